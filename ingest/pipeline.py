@@ -1,0 +1,257 @@
+"""One file -> indexed pages; idempotent, resumable, each stage recorded per page."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from ingest.catalog import Catalog, Enqueued, StageResult
+from ingest.ocr import Ocr
+from ingest.pdf import PageFailure, PdfReader, RawPage
+from pageglass.errors import DocumentError, LimitExceeded, ModelError, NotADocument
+from pageglass.images import ImageStore
+from pageglass.settings import IngestSettings
+from pageglass.types import Document, Page, PageRef
+from retrieval.encoders import Vectors
+from retrieval.index import PagePoint
+from retrieval.index.edge import EdgeIndex
+from retrieval.profiles import Profile, Space
+
+_log = logging.getLogger(__name__)
+_CHUNK = 1 << 20
+
+OCR_STAGE = "ocr"
+READ_STAGE = "read"
+
+
+class Stopped(Exception):
+    """The pipeline was asked to stop; the document's remaining pages wait for the next run."""
+
+
+class Pipeline:
+    """Files of one data folder: accepted, indexed, removed.
+
+    The only writer of catalog, images, originals and indexes. One thread may ``run`` while others
+    ``enqueue`` and ``remove``.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        originals: Path,
+        images: ImageStore,
+        profile: Profile,
+        indexes: Mapping[str, EdgeIndex],
+        settings: IngestSettings,
+        threads: int,
+    ) -> None:
+        """``originals`` is the folder that keeps accepted files by SHA-256; ``indexes`` are by
+        collection name; ``threads`` is how many OCR may use."""
+        self._catalog = catalog
+        self._originals = originals
+        self._images = images
+        self._profile = profile
+        self._indexes = indexes
+        self._settings = settings
+        self._ocr = Ocr(threads=threads)
+        self._reader: PdfReader | None = None
+        # Held for every write that must not cross a removal of the same document.
+        self._writing = threading.RLock()
+        originals.mkdir(parents=True, exist_ok=True)
+
+    def close(self) -> None:
+        """End the child process that opens PDFs."""
+        if self._reader is not None:
+            self._reader.close()
+
+    # Accepting and removing
+
+    def enqueue(
+        self, data: BinaryIO, *, collection: str, source: str, name: str
+    ) -> Enqueued:
+        """Keep a copy of the bytes and queue them; once this returns they cannot be lost.
+
+        NotADocument where there are no bytes, LimitExceeded where there are too many.
+        """
+        limit = self._settings.limits.file_mb
+        digest, size = hashlib.sha256(), 0
+        with tempfile.NamedTemporaryFile(dir=self._originals, prefix=".", delete=False) as copy:
+            try:
+                while chunk := data.read(_CHUNK):
+                    size += len(chunk)
+                    if size > limit << 20:
+                        raise LimitExceeded(
+                            f"larger than {limit} MB (setting ingest.limits.file_mb)"
+                        )
+                    digest.update(chunk)
+                    copy.write(chunk)
+                if not size:
+                    raise NotADocument("the file is empty")
+                copy.flush()
+                os.fsync(copy.fileno())
+            except BaseException:
+                Path(copy.name).unlink(missing_ok=True)
+                raise
+        sha256 = digest.hexdigest()
+        with self._writing:
+            self.finish_removals()
+            os.replace(copy.name, self.original(sha256))
+            enqueued = self._catalog.enqueue(
+                collection=collection, sha256=sha256, source=source, name=name
+            )
+            self.finish_removals()
+        return enqueued
+
+    def remove(self, document_id: str) -> None:
+        """Remove every trace of a document; DocumentNotFound."""
+        with self._writing:
+            self._catalog.mark_removed(document_id)
+            self.finish_removals()
+
+    def finish_removals(self) -> None:
+        """Carry out every removal that was decided, also those a dead process left."""
+        with self._writing:
+            for id, sha256 in self._catalog.removing():
+                for index in self._indexes.values():
+                    index.delete_document(id)
+                for key in self._catalog.unshared_images(id):
+                    self._images.delete(key)
+                if not self._catalog.shares_file(id, sha256):
+                    self.original(sha256).unlink(missing_ok=True)
+                self._catalog.delete(id)
+
+    def original(self, sha256: str) -> Path:
+        """Where the accepted file with these bytes is kept."""
+        return self._originals / f"{sha256}.pdf"
+
+    # Indexing
+
+    def run(
+        self,
+        document: Document,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        progress: Callable[[Document], None] | None = None,
+    ) -> str | None:
+        """Index a document's pages that are not indexed yet.
+
+        Returns a remark where some pages could not be read in full. DocumentError where none
+        could; Stopped, between two batches, once ``stopping()`` is true.
+        """
+        if self._reader is None:
+            self._reader = PdfReader(self._settings)
+        path = self.original(document.sha256)
+        info = self._reader.open(path)
+        self._catalog.begin(document.id, info.pages)
+        todo = self._todo(document.id, info.pages)
+        for batch in _batches(self._reader.pages(path, todo), self._settings.batch_pages):
+            if stopping():
+                raise Stopped
+            if not self._index(document, batch):
+                raise Stopped
+            if progress is not None:
+                progress(self._catalog.document(document.id))
+        return self._remark(document.id, info.pages)
+
+    def _todo(self, id: str, pages: int) -> list[int]:
+        """Indices of pages with a stage that is neither done nor failed."""
+        wanted = {READ_STAGE, OCR_STAGE, *(space.spec.name for space in self._profile.spaces)}
+        reached: dict[int, set[str]] = {}
+        for result in self._catalog.stages(id):
+            reached.setdefault(result.page_index, set()).add(result.stage)
+            if result.stage == READ_STAGE and result.state == "failed":
+                reached[result.page_index] |= wanted
+        return [index for index in range(pages) if not wanted <= reached.get(index, set())]
+
+    def _index(self, document: Document, batch: Sequence[RawPage | PageFailure]) -> bool:
+        """Index one batch; false where the document was removed meanwhile."""
+        stages = [
+            StageResult(raw.index, READ_STAGE, "failed", raw.reason)
+            for raw in batch
+            if isinstance(raw, PageFailure)
+        ]
+        pages: list[Page] = []
+        for raw in batch:
+            if isinstance(raw, RawPage):
+                page, ocr = self._read(document.id, raw)
+                pages.append(page)
+                stages += [StageResult(raw.index, READ_STAGE, "done"), ocr]
+        encoded = [(space.spec.name, _encode(space, pages)) for space in self._profile.spaces]
+        with self._writing:
+            if not self._catalog.exists(document.id):
+                return False
+            for raw in batch:
+                if isinstance(raw, RawPage):
+                    self._images.put(raw.image, ".jpg")
+            for name, vectors in encoded:
+                self._indexes[name].upsert(
+                    [
+                        PagePoint(page.ref, document.collection, of_page)
+                        for page, of_page in zip(pages, vectors, strict=True)
+                    ]
+                )
+                stages += [StageResult(page.ref.index, name, "done") for page in pages]
+            self._catalog.record(document.id, pages, stages)
+        return True
+
+    def _read(self, id: str, raw: RawPage) -> tuple[Page, StageResult]:
+        """The page with the words of its text layer or, where that is too short, of OCR."""
+        words, source = raw.words, "layer" if raw.words else "none"
+        result = StageResult(raw.index, OCR_STAGE, "done")
+        characters = sum(len(word.text) for word in words)
+        if self._settings.ocr and characters < self._settings.ocr_below_characters:
+            try:
+                seen = self._ocr.read(raw.image)
+            except ModelError:
+                raise
+            except Exception as error:
+                # Whatever an image does to the OCR engine, the page keeps its image and layer.
+                _log.exception("OCR of page %d failed", raw.index + 1)
+                result = StageResult(raw.index, OCR_STAGE, "failed", f"OCR failed: {error}")
+            else:
+                if sum(len(word.text) for word in seen) > characters:
+                    words, source = seen, "ocr"
+        page = Page(
+            ref=PageRef(id, raw.index),
+            label=raw.label,
+            width=raw.width,
+            height=raw.height,
+            words=words,
+            text_source=source,
+            image=self._images.key(raw.image, ".jpg"),
+            render_hash=raw.render_hash,
+            perceptual_hash=raw.perceptual_hash,
+        )
+        return page, result
+
+    def _remark(self, id: str, pages: int) -> str | None:
+        failed = [result for result in self._catalog.stages(id) if result.state == "failed"]
+        unread = {result.page_index for result in failed if result.stage == READ_STAGE}
+        if not failed:
+            return None
+        example = f"page {failed[0].page_index + 1}: {failed[0].reason}"
+        if len(unread) == pages:
+            raise DocumentError(f"no page could be read; {example}")
+        count = len({result.page_index for result in failed})
+        return f"{count} of {pages} pages could not be read in full; {example}"
+
+
+def _encode(space: Space, pages: Sequence[Page]) -> list[Vectors]:
+    """Every encoder's vectors of each page, together."""
+    parts = [encoder.encode_pages(pages) for encoder in space.encoders]
+    return [{k: v for part in parts for k, v in part[i].items()} for i in range(len(pages))]
+
+
+def _batches(
+    pages: Iterator[RawPage | PageFailure], size: int
+) -> Iterator[list[RawPage | PageFailure]]:
+    while batch := list(islice(pages, size)):
+        yield batch

@@ -1,0 +1,133 @@
+"""Everything Pageglass raises on purpose.
+
+    PageglassError
+    ├── UsageError              the caller asked for something that cannot be done
+    │   ├── QuestionError       empty or too long
+    │   ├── CollectionNameError a collection name that is no plain name
+    │   ├── DocumentNotFound    no document has this id
+    │   ├── PageNotFound        the document has no such page
+    │   └── SettingsError       an unknown or impossible setting
+    ├── DocumentError           this file cannot become pages; trying again will not help
+    │   ├── NotADocument        not a PDF, empty, or damaged beyond repair
+    │   ├── EncryptedDocument   needs a password
+    │   └── LimitExceeded       larger, longer or slower than a limit allows
+    ├── StoreError              the data folder or an index cannot be used as it is
+    │   ├── FolderInUse         another process owns the data folder
+    │   └── IndexMismatch       the index was made by other models or settings
+    ├── ModelError              a model file is missing, damaged or unusable
+    └── ServerError             a Pageglass server answered with a problem, or not at all
+
+Each class carries a stable ``code`` (used by the HTTP API's problem documents and by ``--json``)
+and the HTTP ``status`` it becomes. The message is one line and says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PageglassError(Exception):
+    """Anything Pageglass raises on purpose; the message is one line and says what to do."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+
+class UsageError(PageglassError):
+    """The caller asked for something that cannot be done."""
+
+    code = "usage"
+    status = 422
+
+
+class QuestionError(UsageError):
+    """The question is empty or too long."""
+
+    code = "question-invalid"
+
+
+class CollectionNameError(UsageError):
+    """A collection name is not a plain name."""
+
+    code = "collection-name-invalid"
+
+
+class DocumentNotFound(UsageError):
+    """No document has this id."""
+
+    code = "document-not-found"
+    status = 404
+
+
+class PageNotFound(UsageError):
+    """The document has no such page."""
+
+    code = "page-not-found"
+    status = 404
+
+
+class SettingsError(UsageError):
+    """A setting is unknown or impossible."""
+
+    code = "settings-invalid"
+
+
+class DocumentError(PageglassError):
+    """This file cannot become pages; trying again will not help."""
+
+    code = "document-invalid"
+    status = 422
+
+
+class NotADocument(DocumentError):
+    """Not a PDF, empty, or damaged beyond repair."""
+
+    code = "not-a-document"
+
+
+class EncryptedDocument(DocumentError):
+    """The file needs a password."""
+
+    code = "document-encrypted"
+
+
+class LimitExceeded(DocumentError):
+    """The file is larger, longer or slower than a limit allows."""
+
+    code = "limit-exceeded"
+    status = 413
+
+
+class StoreError(PageglassError):
+    """The data folder or an index cannot be used as it is."""
+
+    code = "store-unusable"
+    status = 503
+
+
+class FolderInUse(StoreError):
+    """Another process owns the data folder."""
+
+    code = "folder-in-use"
+    status = 409
+
+
+class IndexMismatch(StoreError):
+    """The index was made by other models or settings."""
+
+    code = "index-mismatch"
+    status = 409
+
+
+class ModelError(PageglassError):
+    """A model file is missing, damaged or unusable."""
+
+    code = "model-unusable"
+    status = 503
+
+
+class ServerError(PageglassError):
+    """A Pageglass server answered with a problem, or did not answer."""
+
+    code = "server-error"
+    status = 502

@@ -1,0 +1,217 @@
+"""Every option, in one place.
+
+Entry points call ``load_settings`` once and hand narrow sections on. Values come from, strongest
+first: flags, environment (``PAGEGLASS_DATA_DIR``, ``PAGEGLASS_SEARCH__TOP_K``), the file
+``pageglass.toml`` in the working directory (or the one ``PAGEGLASS_CONFIG`` names), the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pageglass.errors import SettingsError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class LimitSettings(_Section):
+    """What one PDF may cost its child process."""
+
+    file_mb: int = Field(1024, ge=1, description="Largest file taken in, in MB.")
+    pages: int = Field(10_000, ge=1, description="Most pages in a document.")
+    pixels: int = Field(
+        40_000_000, ge=10_000, description="Most pixels of a page image; larger pages are scaled."
+    )
+    memory_mb: int = Field(
+        2048, ge=256, description="Address space of the process that opens PDFs, in MB."
+    )
+    page_seconds: float = Field(
+        60.0, gt=0, description="Wall clock and CPU time a single page may take, in seconds."
+    )
+    words: int = Field(20_000, ge=100, description="Most words kept of a page.")
+
+
+class IngestSettings(_Section):
+    """From files to pages."""
+
+    dpi: int = Field(150, ge=36, le=600, description="Resolution of page images.")
+    jpeg_quality: int = Field(85, ge=30, le=100, description="JPEG quality of page images.")
+    ocr: bool = Field(True, description="Read pages without a text layer by OCR.")
+    ocr_below_characters: int = Field(
+        50, ge=0, description="A page whose text layer is shorter than this goes to OCR."
+    )
+    batch_pages: int = Field(16, ge=1, le=256, description="Pages encoded and stored at a time.")
+    limits: LimitSettings = LimitSettings()
+
+
+class SearchSettings(_Section):
+    """From a question to ranked pages."""
+
+    top_k: int = Field(5, ge=1, le=100, description="Pages returned by default.")
+    candidates: int = Field(
+        100, ge=1, le=1000, description="Pages each retriever gives into the fusion."
+    )
+    rrf_k: int = Field(60, ge=1, description="The constant k of reciprocal rank fusion.")
+    weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Fusion weight by retriever, over the profile's own; 0 switches one off.",
+    )
+    group_duplicates: bool = Field(
+        True, description="Show one page for pages that look and read alike."
+    )
+    question_characters: int = Field(
+        4000, ge=1, description="Longest question accepted, in characters."
+    )
+
+
+class AnswerSettings(_Section):
+    """From ranked pages to an answer."""
+
+    pages: int = Field(5, ge=1, le=20, description="Pages the answering model may look at.")
+    threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Support below which an answer is declined; higher declines more.",
+    )
+
+
+class WatchSettings(_Section):
+    """A folder that is kept indexed."""
+
+    settle_seconds: float = Field(
+        2.0, ge=0, description="A file is taken once its size and time stood still this long."
+    )
+    rescan_seconds: float = Field(
+        300.0, gt=0, description="Full rescan of watched folders at this interval."
+    )
+
+
+class ServerSettings(_Section):
+    """`pageglass serve`."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    upload_mb: int = Field(512, ge=1, description="Largest upload, in MB.")
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "pageglass"
+
+
+class Settings(BaseSettings):
+    """All of Pageglass's options."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PAGEGLASS_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+    toml: ClassVar[Path | None] = None
+
+    data_dir: Path = Field(
+        default_factory=_default_data_dir, description="Where documents and indexes are kept."
+    )
+    profile: Literal["lite"] = Field(
+        "lite", description="Which models search and answer; see the profiles table."
+    )
+    threads: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Threads the models may use; default: all cores.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "WARNING", description="Least severe log records shown."
+    )
+    ingest: IngestSettings = IngestSettings()
+    search: SearchSettings = SearchSettings()
+    answer: AnswerSettings = AnswerSettings()
+    watch: WatchSettings = WatchSettings()
+    server: ServerSettings = ServerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over file; no .env, no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, _config_file()),
+        )
+
+
+def _config_file() -> Path:
+    return Path(os.environ.get("PAGEGLASS_CONFIG") or "pageglass.toml")
+
+
+_OWN_VARIABLES = {"PAGEGLASS_CONFIG", "PAGEGLASS_TEST_QDRANT_URL"}
+
+
+def _unknown_variables() -> list[str]:
+    """Environment variables that look like ours and name nothing: typos, almost surely."""
+    known = {f"PAGEGLASS_{path.replace('.', '__').upper()}" for path, _ in iter_options()}
+    sections = {f"PAGEGLASS_{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith("PAGEGLASS_")
+        and name.upper() not in known | sections | _OWN_VARIABLES
+    )
+
+
+def iter_options(
+    model: type[BaseModel] = Settings, prefix: str = ""
+) -> list[tuple[str, str]]:
+    """Every option as (dotted name, description), in order of declaration."""
+    options: list[tuple[str, str]] = []
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, _Section):
+            options += iter_options(annotation, f"{prefix}{name}.")
+        else:
+            options.append((prefix + name, field.description or ""))
+    return options
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Build the settings from flags, environment and file; SettingsError names what is wrong."""
+    config = _config_file()
+    if os.environ.get("PAGEGLASS_CONFIG") and not config.is_file():
+        raise SettingsError(f"no settings file {config}: PAGEGLASS_CONFIG must name a TOML file")
+    unknown = _unknown_variables()
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {unknown[0]}: see the settings table in the README for the names"
+        )
+    try:
+        return Settings(**(flags or {}))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{config}: not valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}") from None

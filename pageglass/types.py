@@ -1,0 +1,188 @@
+"""Documents, pages, hits, citations and answers: what the parts hand to each other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pageglass.errors import CollectionNameError
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as shares of the page's width and height, 0..1, origin top left."""
+
+TextSource = Literal["layer", "ocr", "none"]
+"""Where a page's text comes from: the PDF's text layer, OCR, or the page has none."""
+
+DocumentState = Literal["queued", "indexing", "indexed", "failed"]
+AnswerStatus = Literal["answered", "not_found"]
+
+DEFAULT_COLLECTION = "default"
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_collection_name(name: str) -> str:
+    """Return ``name``; raise CollectionNameError unless it is 1-64 letters, digits, ``.``, ``_``
+    or ``-``, beginning with a letter or digit."""
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise CollectionNameError(
+            f"collection name {name[:80]!r} is not allowed: use 1 to 64 letters, digits, '.', '_'"
+            " or '-', beginning with a letter or digit"
+        )
+    return name
+
+
+def document_id(collection: str, sha256: str) -> str:
+    """The id of a file's bytes (hex SHA-256) within a collection: 32 hex digits.
+
+    The same bytes in two collections are two documents, so that no collection can see another's.
+    """
+    return hashlib.sha256(f"{collection}/{sha256}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PageRef:
+    """One page of one document; ``index`` is the 0-based position in the PDF."""
+
+    document_id: str
+    index: int
+
+    @property
+    def number(self) -> int:
+        """The 1-based position in the PDF: the page number people see."""
+        return self.index + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word as it stands on the page; words with the same ``line`` share a line of text."""
+
+    text: str
+    box: Box
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page as ingestion read it.
+
+    ``words`` are in reading order and their texts are the page's text; ``label`` is the printed
+    page label ("iv", "A-3") or the 1-based position where the PDF has none. ``width`` and
+    ``height`` are points. ``image`` is the key of the page image (pageglass.images),
+    ``render_hash`` the SHA-256 of its pixels and ``perceptual_hash`` 256 bits as hex.
+    """
+
+    ref: PageRef
+    label: str
+    width: float
+    height: float
+    words: tuple[Word, ...]
+    text_source: TextSource
+    image: str
+    render_hash: str
+    perceptual_hash: str
+
+    @property
+    def text(self) -> str:
+        """The words, one line of the page a line."""
+        lines: list[list[str]] = []
+        line = None
+        for word in self.words:
+            if word.line != line:
+                lines.append([])
+                line = word.line
+            lines[-1].append(word.text)
+        return "\n".join(" ".join(words) for words in lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file's bytes in a collection. ``name`` is the newest of its ``names``."""
+
+    id: str
+    collection: str
+    sha256: str
+    name: str
+    names: tuple[str, ...]
+    pages: int
+    pages_indexed: int
+    state: DocumentState
+    reason: str | None
+    added_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverRank:
+    """Where one retriever saw a page: 1-based rank and its own score (not comparable across
+    retrievers)."""
+
+    retriever: str
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a page was found: every retriever that saw it, its rank after fusion (1-based, before
+    duplicates were grouped), and the near-duplicate pages it stands for."""
+
+    retrievers: tuple[RetrieverRank, ...]
+    fused_rank: int
+    duplicates: tuple[PageRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A page found for a question; ``score`` is the fused score, higher is better."""
+
+    ref: PageRef
+    document_name: str
+    page_label: str
+    score: float
+    why: Why
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Words on a page that support an answer.
+
+    ``verified`` is true only where code found the quote on the page; ``boxes`` are then the boxes
+    of the quoted words, one for each run of words on a line.
+    """
+
+    ref: PageRef
+    document_name: str
+    page_label: str
+    quote: str
+    boxes: tuple[Box, ...]
+    verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and what it rests on. ``extractive`` answers only repeat words of the pages."""
+
+    text: str
+    status: AnswerStatus
+    citations: tuple[Citation, ...]
+    hits: tuple[Hit, ...]
+    model: str
+    extractive: bool
+    timings_ms: dict[str, float]
+
+
+class PageStore(Protocol):
+    """What search and answering must know of pages beside their vectors.
+
+    Ingestion's catalog is one; an in-memory one serves tests and other hosts.
+    """
+
+    def pages(self, refs: Sequence[PageRef]) -> dict[PageRef, Page]:
+        """The pages that exist among ``refs``."""
+        ...
+
+    def document_names(self, ids: Sequence[str]) -> dict[str, str]:
+        """The display name of each document that exists among ``ids``."""
+        ...

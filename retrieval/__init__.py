@@ -1,0 +1,1 @@
+"""The vector spaces, their indexes, and searching them."""

@@ -1,0 +1,55 @@
+"""BM25 term weights, by Qdrant's own tokenizer, stemmer and stop words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from pageglass.types import Page
+from retrieval.encoders import SparseVector, Vectors
+from retrieval.index import VectorSpec
+
+
+class Bm25Encoder:
+    """Fills and asks the named vector ``sparse``.
+
+    Term frequencies are weighted here, inverse document frequencies by the index, over all pages
+    of the collection. Terms are hashed to 32 bits.
+    """
+
+    name = "sparse"
+
+    def __init__(self, *, k: float = 1.2, b: float = 0.75, average_words: float = 256) -> None:
+        """BM25's ``k`` and ``b``; ``average_words`` is the length of an average page."""
+        self._parameters = {"k": k, "b": b, "avg_len": average_words, "language": "english"}
+
+    @property
+    def vectors(self) -> dict[str, VectorSpec]:
+        """The named vectors this encoder fills."""
+        return {self.name: VectorSpec("sparse", idf=True)}
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What must agree for vectors to be comparable."""
+        return {"bm25": self._parameters}
+
+    @cached_property
+    def _bm25(self) -> Any:
+        import qdrant_edge
+
+        return qdrant_edge.Bm25(qdrant_edge.Bm25Config(**self._parameters))
+
+    def encode_pages(self, pages: Sequence[Page]) -> list[Vectors]:
+        """``{"sparse": term weights}`` a page, without a name for pages without terms."""
+        return [_named(self.name, self._bm25.embed_document(page.text)) for page in pages]
+
+    def encode_question(self, text: str) -> Vectors:
+        """``{"sparse": ...}`` with weight 1 a term, or nothing where no term is left."""
+        return _named(self.name, self._bm25.embed_query(text))
+
+
+def _named(name: str, sparse: Any) -> Vectors:
+    if not sparse.indices:
+        return {}
+    return {name: SparseVector(tuple(sparse.indices), tuple(sparse.values))}

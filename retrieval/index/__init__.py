@@ -1,0 +1,81 @@
+"""Where vectors are kept and searched; one file per store, one contract.
+
+A collection (in Qdrant's sense) holds one point a page with one named vector per retriever. Every
+point's payload is ``collection`` (the tenant), ``document_id`` and ``page_index`` (0-based).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pageglass.types import PageRef
+from retrieval.encoders import Vector, Vectors
+
+_POINTS = uuid.UUID("6f1c9b0e-6a4f-5c39-9a4e-6a9fd3d1a6b7")
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpec:
+    """How one named vector is stored.
+
+    ``kind``: ``dense`` is one vector, ``multi`` a bag of vectors compared by MaxSim, ``sparse``
+    term weights; ``idf`` multiplies these by the collection's inverse document frequencies.
+    Similarity is the dot product throughout. ``uint8`` values must be whole numbers 0..255 in
+    pages and questions alike.
+    """
+
+    kind: Literal["dense", "multi", "sparse"]
+    size: int = 0
+    datatype: Literal["float32", "float16", "uint8"] = "float32"
+    idf: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """A collection's name and vectors; ``name`` carries model and revision, ``model`` whatever
+    else must agree for vectors to be comparable (pooling, preprocessing, checksums)."""
+
+    name: str
+    vectors: Mapping[str, VectorSpec]
+    model: Mapping[str, Any]
+
+    def manifest(self) -> dict[str, Any]:
+        """What an index must agree on with the code that opens it."""
+        return {
+            "name": self.name,
+            "vectors": {name: asdict(spec) for name, spec in self.vectors.items()},
+            "model": dict(self.model),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class PagePoint:
+    """A page's vectors on their way into a collection. ``collection`` is the tenant."""
+
+    ref: PageRef
+    collection: str
+    vectors: Vectors
+
+    @property
+    def id(self) -> str:
+        """The point id: the same page is the same point, however often it is written."""
+        return str(uuid.uuid5(_POINTS, f"{self.ref.document_id}/{self.ref.index}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which pages a search may return: of one tenant, of some documents; None means all."""
+
+    collection: str | None = None
+    documents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """The first stage of a two-stage search: candidates by other named vectors."""
+
+    vectors: Sequence[tuple[str, Vector]]
+    limit: int
