@@ -56,9 +56,10 @@ def load_profile(settings: Settings) -> Profile:
     """Build the profile ``settings.profile``; models load when they are first used."""
     # Imported late: the encoders bring onnxruntime and the index engine with them.
     from retrieval.encoders.bm25 import Bm25Encoder
-    from retrieval.encoders.minilm import MiniLMEncoder
+    from retrieval.encoders.minilm import MiniLM
+    from retrieval.encoders.minilm_encoder import MiniLMEncoder
 
-    minilm, bm25 = MiniLMEncoder(threads=settings.threads), Bm25Encoder()
+    minilm, bm25 = MiniLMEncoder(MiniLM(threads=settings.threads)), Bm25Encoder()
     text = Space(
         spec=CollectionSpec(
             name=f"text--{minilm.model['name']}",

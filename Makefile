@@ -1,0 +1,66 @@
+# Every habit of this project, one target each; `make` alone lists them.
+PYTHON ?= python3
+BASE := .venv
+TEST := .venv-test
+DEMO := .demo
+# The demo's answers must not depend on what a person has set for their own folders.
+PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve-demo test lint types imports bench eval samples check-size clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# pip's own cache makes the second environment quick; exact versions come from constraints.txt.
+$(BASE)/.ready: pyproject.toml constraints.txt
+	@echo "Installing Pageglass into $(BASE) (about a minute, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pageglass needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv --clear $(BASE)
+	@$(BASE)/bin/pip install --quiet --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+$(TEST)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(TEST)
+	$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@
+
+demo: $(BASE)/.ready ## Index the sample collection and ask three questions of it
+	@$(PAGEGLASS) ingest samples/docs
+	@while IFS= read -r question; do \
+		printf '\n> %s\n\n' "$$question"; \
+		$(PAGEGLASS) ask "$$question" --save-pages $(DEMO)/cited || exit 1; \
+	done < samples/demo-questions.txt
+	@printf '\nThe cited pages, with the quoted words marked, are in %s/cited.\n' $(DEMO)
+	@printf 'Start the server:  %s/bin/pageglass --data-dir %s serve\n' $(BASE) $(DEMO)
+
+serve-demo: $(BASE)/.ready ## Serve the sample collection
+	$(PAGEGLASS) serve
+
+test: $(TEST)/.ready ## Run the whole test suite in an environment of its own
+	$(TEST)/bin/python -m pytest
+
+lint: $(TEST)/.ready ## Check style and formatting
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+
+types: $(TEST)/.ready ## Check types, strictly
+	$(TEST)/bin/pyright --pythonpath $(TEST)/bin/python
+
+imports: $(TEST)/.ready ## Check that data flows one way
+	$(TEST)/bin/lint-imports
+
+check-size: $(BASE)/.ready ## Check that the base install stays small and free of torch
+	@$(BASE)/bin/python -m evals.install_size
+
+bench: $(TEST)/.ready ## Print speed, latency and memory as JSON
+	@$(TEST)/bin/python -m evals.bench
+
+eval: $(TEST)/.ready ## Measure page recall on the sample questions
+	@$(TEST)/bin/python -m evals.page_recall --cases samples/questions.jsonl --docs samples/docs --answers
+
+samples: $(TEST)/.ready ## Draw the sample documents again
+	$(TEST)/bin/python -m samples.make
+
+clean: ## Remove environments, indexes and caches
+	rm -rf $(BASE) $(TEST) $(DEMO) .evals .pytest_cache .ruff_cache .hypothesis .import_linter_cache
