@@ -8,9 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pageglass.settings import Settings
 from retrieval.encoders import Encoder
+from retrieval.encoders.bm25 import Bm25Encoder
+from retrieval.encoders.minilm import MiniLM
+from retrieval.encoders.minilm_encoder import MiniLMEncoder
 from retrieval.index import CollectionSpec
+
+
+PAGE_NUMBER = "page-number"
+"""The retriever of pages that the question names; it needs no vectors."""
+
+# A page named in the question is a strong sign, worth two retrievers that agree.
+_PAGE_NUMBER_WEIGHT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +58,12 @@ class Profile:
             for space in self.spaces
             for retriever in space.retrievers
         }
-        return own | dict(overrides)
+        return {PAGE_NUMBER: _PAGE_NUMBER_WEIGHT} | own | dict(overrides)
 
 
-def load_profile(settings: Settings) -> Profile:
-    """Build the profile ``settings.profile``; models load when they are first used."""
-    # Imported late: the encoders bring onnxruntime and the index engine with them.
-    from retrieval.encoders.bm25 import Bm25Encoder
-    from retrieval.encoders.minilm import MiniLM
-    from retrieval.encoders.minilm_encoder import MiniLMEncoder
-
-    minilm, bm25 = MiniLMEncoder(MiniLM(threads=settings.threads)), Bm25Encoder()
+def lite(model: MiniLM) -> Profile:
+    """The profile `lite`: text only, on any CPU. ``model`` loads when it is first used."""
+    minilm, bm25 = MiniLMEncoder(model), Bm25Encoder()
     text = Space(
         spec=CollectionSpec(
             name=f"text--{minilm.model['name']}",

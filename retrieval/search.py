@@ -14,7 +14,8 @@ from retrieval.encoders import Vectors
 from retrieval.fusion import reciprocal_rank_fusion
 from retrieval.index import Prefetch, Scope
 from retrieval.index.edge import EdgeIndex
-from retrieval.profiles import Profile
+from retrieval.page_numbers import named_pages
+from retrieval.profiles import PAGE_NUMBER, Profile
 
 # Near-duplicates are looked for among this many times the pages asked for: a page that far down
 # could not displace a hit, only be counted with it.
@@ -43,7 +44,7 @@ class Searcher:
     ) -> None:
         """``indexes`` are by collection name (``Space.spec.name``)."""
         self._profile = profile
-        self._indexes = indexes
+        self.indexes = indexes
         self._pages = pages
         self._settings = settings
 
@@ -56,7 +57,7 @@ class Searcher:
         started = time.perf_counter()
         encoded = self.encode(question)
         encoded_at = time.perf_counter()
-        rankings = self.rankings(encoded, scope or Scope())
+        rankings = self.rankings(question, encoded, scope or Scope())
         searched_at = time.perf_counter()
         hits = self.fuse(rankings, top_k)
         ended = time.perf_counter()
@@ -93,12 +94,18 @@ class Searcher:
             for space in self._profile.spaces
         ]
 
-    def rankings(self, encoded: Sequence[Vectors], scope: Scope) -> dict[str, Ranking]:
-        """Every retriever's ranked list for a question encoded once per space."""
+    def rankings(
+        self, question: str, encoded: Sequence[Vectors], scope: Scope
+    ) -> dict[str, Ranking]:
+        """Every retriever's ranked list for a question encoded once per space.
+
+        Pages that the question names ("on page 14") are a list of their own, ordered by what the
+        others say of them.
+        """
         rankings: dict[str, Ranking] = {}
         limit = self._settings.candidates
         for space, vectors in zip(self._profile.spaces, encoded, strict=True):
-            index = self._indexes[space.spec.name]
+            index = self.indexes[space.spec.name]
             for retriever in space.retrievers:
                 if retriever.name not in vectors:
                     continue
@@ -110,15 +117,25 @@ class Searcher:
                     scope=scope,
                     prefetch=Prefetch(first, limit) if first else None,
                 )
+        if named := named_pages(question):
+            fused = dict(self._fused(rankings))
+            pages = self._pages.named_pages(
+                named, collection=scope.collection, documents=scope.documents
+            )
+            pages.sort(key=lambda ref: -fused.get(ref, 0))
+            rankings[PAGE_NUMBER] = [(ref, fused.get(ref, 0)) for ref in pages[:limit]]
         return rankings
 
-    def fuse(self, rankings: Mapping[str, Ranking], top_k: int) -> tuple[Hit, ...]:
-        """The best ``top_k`` pages of all lists together, near-duplicates grouped."""
-        fused = reciprocal_rank_fusion(
+    def _fused(self, rankings: Mapping[str, Ranking]) -> list[tuple[PageRef, float]]:
+        return reciprocal_rank_fusion(
             {name: [ref for ref, _ in ranking] for name, ranking in rankings.items()},
             weights=self._profile.weights(self._settings.weights),
             k=self._settings.rrf_k,
         )
+
+    def fuse(self, rankings: Mapping[str, Ranking], top_k: int) -> tuple[Hit, ...]:
+        """The best ``top_k`` pages of all lists together, near-duplicates grouped."""
+        fused = self._fused(rankings)
         seen: dict[PageRef, list[RetrieverRank]] = {}
         for name, ranking in rankings.items():
             for rank, (ref, score) in enumerate(ranking, start=1):

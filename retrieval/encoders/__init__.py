@@ -32,10 +32,18 @@ Vectors = Mapping[str, Vector]
 """Vectors of one page or question by retriever name; a missing name means: nothing to search."""
 
 
+@dataclass(frozen=True, slots=True)
+class PageInput:
+    """A page to encode, and the title of its document (retrieval.headings)."""
+
+    page: Page
+    title: str
+
+
 class Encoder(Protocol):
     """Puts pages and questions into one or more vector spaces."""
 
-    def encode_pages(self, pages: Sequence[Page]) -> list[Vectors]:
+    def encode_pages(self, pages: Sequence[PageInput]) -> list[Vectors]:
         """One Vectors a page, in order; a page's vectors never depend on its neighbours."""
         ...
 

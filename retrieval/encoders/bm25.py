@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from pageglass.types import Page
-from retrieval.encoders import SparseVector, Vectors
+from retrieval.encoders import PageInput, SparseVector, Vectors
+from retrieval.headings import first_lines, heading
 from retrieval.index import VectorSpec
 
 
@@ -32,7 +33,7 @@ class Bm25Encoder:
     @property
     def model(self) -> dict[str, Any]:
         """What must agree for vectors to be comparable."""
-        return {"bm25": self._parameters}
+        return {"bm25": self._parameters, "bm25_text": "page, heading, first lines"}
 
     @cached_property
     def _bm25(self) -> Any:
@@ -40,13 +41,19 @@ class Bm25Encoder:
 
         return qdrant_edge.Bm25(qdrant_edge.Bm25Config(**self._parameters))
 
-    def encode_pages(self, pages: Sequence[Page]) -> list[Vectors]:
+    def encode_pages(self, pages: Sequence[PageInput]) -> list[Vectors]:
         """``{"sparse": term weights}`` a page, without a name for pages without terms."""
-        return [_named(self.name, self._bm25.embed_document(page.text)) for page in pages]
+        return [_named(self.name, self._bm25.embed_document(_text(of.page))) for of in pages]
 
     def encode_question(self, text: str) -> Vectors:
         """``{"sparse": ...}`` with weight 1 a term, or nothing where no term is left."""
         return _named(self.name, self._bm25.embed_query(text))
+
+
+def _text(page: Page) -> str:
+    """The page's text with its heading and first lines once more: what a page is about counts
+    more than what it mentions."""
+    return "\n".join((page.text, heading(page), first_lines(page)))
 
 
 def _named(name: str, sparse: Any) -> Vectors:
