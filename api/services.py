@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -29,9 +29,10 @@ from pageglass.types import (
     PageRef,
     check_collection_name,
 )
+from retrieval.encoders.minilm import MiniLM
 from retrieval.index import Scope
 from retrieval.index.edge import EdgeIndex
-from retrieval.profiles import load_profile
+from retrieval.profiles import lite
 from retrieval.search import Searcher, SearchResult
 
 Progress = Callable[[Document], None]
@@ -82,7 +83,8 @@ class Services:
             stack.callback(self.catalog.close)
             # Whoever was indexing owned the folder, and no longer does.
             self.catalog.requeue()
-            profile = load_profile(settings)
+            minilm = MiniLM(threads=settings.threads)
+            profile = lite(minilm)
             indexes: dict[str, EdgeIndex] = {}
             for space in profile.spaces:
                 index = EdgeIndex(folder / "index", space.spec)
@@ -101,9 +103,7 @@ class Services:
             stack.callback(self._pipeline.close)
             self._pipeline.finish_removals()
             self.searcher = Searcher(profile, indexes, self.catalog, settings.search)
-            self._answerer = Answerer(
-                ExtractiveModel(threads=settings.threads), self.catalog, settings.answer
-            )
+            self._answerer = Answerer(ExtractiveModel(minilm), self.catalog, settings.answer)
             self._worker = Worker(self.catalog, self._pipeline, progress=self._report)
             self._watchers: list[Watcher] = []
             self._stack = stack.pop_all()
@@ -154,7 +154,8 @@ class Services:
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""
         found = self.search(question, collection=collection, documents=documents, top_k=top_k)
-        return self._answerer.answer(question, found.hits, timings_ms=found.timings_ms)
+        answer = self._answerer.answer(question.strip(), found.hits)
+        return replace(answer, timings_ms=found.timings_ms | answer.timings_ms)
 
     # Taking in
 

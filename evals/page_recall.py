@@ -62,7 +62,7 @@ def evaluate(
     for case in cases:
         document = ids[case.document]
         within = Scope(documents=(document,)) if scope == "document" else Scope()
-        rankings = searcher.rankings(searcher.encode(case.question), within)
+        rankings = searcher.rankings(case.question, searcher.encode(case.question), within)
         hits = searcher.fuse(rankings, _DEPTH)
         answered = None
         if answers:

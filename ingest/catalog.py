@@ -11,14 +11,14 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pageglass.errors import DocumentNotFound, PageNotFound, StoreError
-from pageglass.types import Box, Document, Page, PageRef, Word, document_id
+from pageglass.types import Box, Document, NamedPages, Page, PageRef, Word, document_id
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -26,6 +26,7 @@ CREATE TABLE documents (
     id TEXT PRIMARY KEY,
     collection TEXT NOT NULL,
     sha256 TEXT NOT NULL,
+    title TEXT,
     pages INTEGER NOT NULL DEFAULT 0,
     state TEXT NOT NULL CHECK (state IN ('queued', 'indexing', 'indexed', 'failed', 'removing')),
     reason TEXT,
@@ -59,6 +60,8 @@ CREATE TABLE pages (
     PRIMARY KEY (document, page_index)
 ) WITHOUT ROWID;
 CREATE INDEX pages_image ON pages (image);
+CREATE INDEX pages_label ON pages (label);
+CREATE INDEX pages_index ON pages (page_index);
 -- How far each page has come: 'read' (image and words), 'ocr', and one stage a collection of
 -- vectors. A stage without a row is still to be done.
 CREATE TABLE stages (
@@ -335,6 +338,62 @@ class Catalog:
         """Note how many pages a document has."""
         with self._transaction() as db:
             db.execute("UPDATE documents SET pages = ? WHERE id = ?", (pages, id))
+
+    def title(self, id: str) -> str | None:
+        """The title encoders saw with the document's pages, if any page was encoded yet."""
+        return self._one("SELECT title FROM documents WHERE id = ?", id)["title"]
+
+    def set_title(self, id: str, title: str) -> None:
+        """Keep the title, so that all pages of a document are encoded with the same."""
+        with self._transaction() as db:
+            db.execute("UPDATE documents SET title = ? WHERE id = ?", (title, id))
+
+    def relabel(self, id: str, labels: Mapping[int, str]) -> None:
+        """Change the printed labels of pages, by 0-based index."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE pages SET label = ? WHERE document = ? AND page_index = ?",
+                [(label, id, index) for index, label in labels.items()],
+            )
+
+    def iter_pages(self, id: str) -> Iterator[Page]:
+        """A document's pages in order, one at a time."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT page_index FROM pages WHERE document = ? ORDER BY page_index", (id,)
+            ).fetchall()
+        for row in rows:
+            yield from self.pages([PageRef(id, row["page_index"])]).values()
+
+    def named_pages(
+        self, named: NamedPages, *, collection: str | None, documents: Sequence[str]
+    ) -> list[PageRef]:
+        """The pages a question names, within a collection or some documents: those that carry the
+        number in print first, then those at that position."""
+        labels = [str(number) for number in named.numbers]
+        forward = [n - 1 for n in (*named.numbers, *named.positions) if n > 0]
+        backward = [n for n in named.positions if n < 0]
+        scope = {"collection": collection, "documents": json.dumps(list(documents))}
+        found: dict[PageRef, None] = {}
+        for wanted, condition in (
+            (labels, "p.label IN (SELECT value FROM json_each(:wanted))"),
+            (forward, "p.page_index IN (SELECT value FROM json_each(:wanted))"),
+            (backward, "p.page_index - d.pages IN (SELECT value FROM json_each(:wanted))"),
+        ):
+            if not wanted:
+                continue
+            with self._lock:
+                rows = self._db.execute(
+                    "SELECT p.document, p.page_index FROM pages p"  # noqa: S608  (constants)
+                    f" JOIN documents d ON d.id = p.document WHERE {condition}"
+                    " AND d.state != 'removing'"
+                    " AND (:collection IS NULL OR d.collection = :collection)"
+                    " AND (:documents = '[]'"
+                    "  OR d.id IN (SELECT value FROM json_each(:documents)))",
+                    {**scope, "wanted": json.dumps(wanted)},
+                ).fetchall()
+            found |= dict.fromkeys(PageRef(row["document"], row["page_index"]) for row in rows)
+        return list(found)
 
     def record(self, id: str, pages: Iterable[Page], stages: Iterable[StageResult]) -> None:
         """Store pages and what became of their stages, in one transaction."""

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingest.catalog import Catalog, Enqueued, StageResult
+from ingest.labels import margin_numbers, printed_numbers
 from ingest.ocr import Ocr
 from ingest.pdf import PageFailure, PdfReader, RawPage
 from pageglass.errors import DocumentError, LimitExceeded, ModelError, NotADocument
 from pageglass.images import ImageStore
 from pageglass.settings import IngestSettings
 from pageglass.types import Document, Page, PageRef
-from retrieval.encoders import Vectors
+from retrieval.encoders import PageInput, Vectors
+from retrieval.headings import document_title
 from retrieval.index import PagePoint
 from retrieval.index.edge import EdgeIndex
 from retrieval.profiles import Profile, Space
@@ -159,6 +161,7 @@ class Pipeline:
                 raise Stopped
             if progress is not None:
                 progress(self._catalog.document(document.id))
+        self._label(document.id)
         return self._remark(document.id, info.pages)
 
     def _todo(self, id: str, pages: int) -> list[int]:
@@ -184,7 +187,9 @@ class Pipeline:
                 page, ocr = self._read(document.id, raw)
                 pages.append(page)
                 stages += [StageResult(raw.index, READ_STAGE, "done"), ocr]
-        encoded = [(space.spec.name, _encode(space, pages)) for space in self._profile.spaces]
+        title = self._title(document, pages)
+        inputs = [PageInput(page, title) for page in pages]
+        encoded = [(space.spec.name, _encode(space, inputs)) for space in self._profile.spaces]
         with self._writing:
             if not self._catalog.exists(document.id):
                 return False
@@ -232,6 +237,25 @@ class Pipeline:
         )
         return page, result
 
+    def _title(self, document: Document, pages: Sequence[Page]) -> str:
+        """The title kept with the first pages that were encoded, whatever names come later."""
+        title = self._catalog.title(document.id)
+        if title is None:
+            first = next((page for page in pages if page.ref.index == 0), None)
+            title = document_title(document.names[0], first)
+            self._catalog.set_title(document.id, title)
+        return title
+
+    def _label(self, id: str) -> None:
+        """Where the PDF does not name its pages, take the numbers printed on them."""
+        margins: dict[int, set[int]] = {}
+        for page in self._catalog.iter_pages(id):
+            if page.label != str(page.ref.number):
+                return
+            margins[page.ref.index] = margin_numbers(page.words)
+        printed = printed_numbers(margins)
+        self._catalog.relabel(id, {index: str(number) for index, number in printed.items()})
+
     def _remark(self, id: str, pages: int) -> str | None:
         failed = [result for result in self._catalog.stages(id) if result.state == "failed"]
         unread = {result.page_index for result in failed if result.stage == READ_STAGE}
@@ -244,7 +268,7 @@ class Pipeline:
         return f"{count} of {pages} pages could not be read in full; {example}"
 
 
-def _encode(space: Space, pages: Sequence[Page]) -> list[Vectors]:
+def _encode(space: Space, pages: Sequence[PageInput]) -> list[Vectors]:
     """Every encoder's vectors of each page, together."""
     parts = [encoder.encode_pages(pages) for encoder in space.encoders]
     return [{k: v for part in parts for k, v in part[i].items()} for i in range(len(pages))]

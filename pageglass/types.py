@@ -173,6 +173,17 @@ class Answer:
     timings_ms: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class NamedPages:
+    """Pages a question names: ``numbers`` as printed or counted; ``positions`` from 1, or from -1 for the last page."""
+
+    numbers: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.positions)
+
+
 class PageStore(Protocol):
     """What search and answering must know of pages beside their vectors.
 
@@ -181,6 +192,12 @@ class PageStore(Protocol):
 
     def pages(self, refs: Sequence[PageRef]) -> dict[PageRef, Page]:
         """The pages that exist among ``refs``."""
+        ...
+
+    def named_pages(
+        self, named: NamedPages, *, collection: str | None, documents: Sequence[str]
+    ) -> list[PageRef]:
+        """The pages a question names: by printed number first, then by position."""
         ...
 
     def document_names(self, ids: Sequence[str]) -> dict[str, str]:

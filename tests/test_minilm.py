@@ -123,6 +123,18 @@ def test_a_text_encodes_the_same_alone_or_in_a_batch(
         np.testing.assert_allclose(alone.tokens, together.tokens, atol=1e-5)
 
 
+def test_a_context_colours_every_vector_and_has_no_row(minilm: MiniLM) -> None:
+    context = "Annual report of the Skerrin ferry line"
+    (plain,) = minilm.encode_passages([LONG])
+    (coloured,) = minilm.encode_passages([LONG], [context])
+    assert (coloured.pieces == plain.pieces).all()
+    assert len(coloured.chunks) >= len(plain.chunks)
+    about = minilm.encode_question("Skerrin ferry line").chunks[0]
+    assert (coloured.chunks @ about).min() > (plain.chunks @ about).max()
+    long = minilm.encode_passages([LONG], [context * 50])[0]
+    assert (long.pieces == plain.pieces).all()
+
+
 def test_rows_have_length_one(minilm: MiniLM) -> None:
     passage = minilm.encode_passages([LONG])[0]
     for rows in (passage.chunks, passage.tokens):

@@ -35,6 +35,8 @@ MAX_PIECES = 256
 """Word pieces in one window, [CLS] and [SEP] included (the original model's limit)."""
 OVERLAP = 16
 """Word pieces that neighbouring windows share, so that no piece is encoded without context."""
+MAX_CONTEXT_PIECES = 64
+"""Word pieces of a passage's context that are read before each of its windows."""
 MAX_PAGE_PIECES = 4096
 """Word pieces of one text that are encoded; the rest is left out, which bounds memory (6.3 MB of
 token vectors a page). A dense printed page has about 1,500."""
@@ -106,9 +108,10 @@ class MiniLM:
         self._session: onnxruntime.InferenceSession | None = None
         self._tokenizer: tokenizers.Tokenizer | None = None
 
-    def chunks(self, text: str) -> list[Chunk]:
+    def chunks(self, text: str, *, reserved: int = 0) -> list[Chunk]:
         """Split ``text`` into windows of nearly equal size that end where words end.
 
+        ``reserved`` pieces of each window are left to something else, at most MAX_CONTEXT_PIECES.
         At most MAX_PAGE_PIECES word pieces (and MAX_PAGE_CHARACTERS characters) are covered; what
         follows is left out. Raises ModelError when the tokenizer's file is missing or damaged.
         """
@@ -118,7 +121,7 @@ class MiniLM:
         pieces = np.asarray(encoding.ids[:MAX_PAGE_PIECES], dtype=np.int32)
         offsets = np.asarray(encoding.offsets[:MAX_PAGE_PIECES], dtype=np.int32).reshape(-1, 2)
         words = np.asarray(encoding.word_ids[:MAX_PAGE_PIECES], dtype=np.int32)
-        windows = _windows(words)
+        windows = _windows(words, MAX_PIECES - 2 - reserved)
         bounds = [0, *(_cut(words, b[0], a[1]) for a, b in pairwise(windows)), len(pieces)]
         return [
             Chunk(
@@ -131,14 +134,38 @@ class MiniLM:
             for i, (start, end) in enumerate(windows)
         ]
 
-    def encode_passages(self, texts: Sequence[str]) -> list[Passage]:
+    def encode_passages(
+        self, texts: Sequence[str], contexts: Sequence[str] | None = None
+    ) -> list[Passage]:
         """One Passage a text, in order. A passage never depends on the others in the call.
 
-        Raises ModelError when a model file is missing or differs from its recorded checksum.
+        A text's context (its document's title, say) is read before every window, so that all
+        vectors know of it, but has no rows of its own; what goes beyond MAX_CONTEXT_PIECES is left
+        out. Raises ModelError when a model file is missing or differs from its recorded checksum.
         """
-        split = [self.chunks(text) for text in texts]
-        states = iter(self._run([chunk.pieces for chunks in split for chunk in chunks]))
-        return [_passage(chunks, [next(states) for _ in chunks]) for chunks in split]
+        heads = [self._context(context) for context in contexts or [""] * len(texts)]
+        split = [
+            self.chunks(text, reserved=len(head)) for text, head in zip(texts, heads, strict=True)
+        ]
+        states = iter(
+            self._run(
+                [
+                    np.concatenate((head, chunk.pieces))
+                    for head, chunks in zip(heads, split, strict=True)
+                    for chunk in chunks
+                ]
+            )
+        )
+        return [
+            _passage(chunks, [next(states) for _ in chunks], len(head))
+            for head, chunks in zip(heads, split, strict=True)
+        ]
+
+    def _context(self, text: str) -> IntRows:
+        encoding = self._load_tokenizer().encode(
+            text[:MAX_PAGE_CHARACTERS], add_special_tokens=False
+        )
+        return np.asarray(encoding.ids[:MAX_CONTEXT_PIECES], dtype=np.int32)
 
     def encode_question(self, text: str) -> Passage:
         """The question's vectors; what goes beyond one window of 256 word pieces is left out.
@@ -212,13 +239,12 @@ class MiniLM:
             return self._session
 
 
-def _windows(words: IntRows) -> list[tuple[int, int]]:
+def _windows(words: IntRows, limit: int = MAX_PIECES - 2) -> list[tuple[int, int]]:
     """Overlapping ranges that cover all pieces, of nearly equal size, on word boundaries.
 
     No word has more than 100 pieces (WordPiece gives up at 100 characters), so a window always
     holds a whole word and gets further than its overlap.
     """
-    limit = MAX_PIECES - 2
     windows: list[tuple[int, int]] = []
     start, total = 0, len(words)
     while total:
@@ -249,8 +275,10 @@ def _cut(words: IntRows, start: int, end: int) -> int:
     return max(start, _word_start(words, (start + end) // 2))
 
 
-def _passage(chunks: Sequence[Chunk], states: Sequence[FloatRows]) -> Passage:
-    """Pool and cut hidden states (n + 2, 384), one per chunk, into a Passage."""
+def _passage(
+    chunks: Sequence[Chunk], states: Sequence[FloatRows], context: int = 0
+) -> Passage:
+    """Pool and cut hidden states (context + n + 2, 384), one per chunk, into a Passage."""
     if not chunks:
         none = np.empty((0, DIMENSION), dtype=np.float32)
         pairs = np.empty((0, 2), dtype=np.int32)
@@ -261,7 +289,7 @@ def _passage(chunks: Sequence[Chunk], states: Sequence[FloatRows]) -> Passage:
         # Mean over all pieces, [CLS] and [SEP] included, as the model was trained.
         chunks=_unit(np.stack([state.mean(axis=0) for state in states])),
         spans=np.array([chunk.span for chunk in chunks], dtype=np.int32),
-        tokens=_unit(np.concatenate([s[1:-1][o] for s, o in zip(states, own, strict=True)])),
+        tokens=_unit(np.concatenate([s[1 + context : -1][o] for s, o in zip(states, own, strict=True)])),
         pieces=np.concatenate([c.pieces[o] for c, o in zip(chunks, own, strict=True)]),
         offsets=np.concatenate([c.offsets[o] for c, o in zip(chunks, own, strict=True)]),
         words=np.concatenate([c.words[o] for c, o in zip(chunks, own, strict=True)]),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pageglass.types import Page
-from retrieval.encoders import Vectors
+from retrieval.encoders import PageInput, Vectors
 from retrieval.encoders.minilm import DIMENSION, MiniLM
+from retrieval.headings import heading
 from retrieval.index import VectorSpec
+
+
+# Dot leaders of contents pages would fill whole windows.
+_LEADERS = re.compile(r"([._\-=*·•…]\s?){4,}")
 
 
 class MiniLMEncoder:
@@ -33,9 +38,12 @@ class MiniLMEncoder:
         """What must agree for vectors to be comparable."""
         return {"name": "minilm-l6-v2-1"}
 
-    def encode_pages(self, pages: Sequence[Page]) -> list[Vectors]:
+    def encode_pages(self, pages: Sequence[PageInput]) -> list[Vectors]:
         """``dense`` (chunks, 384) and ``tokens`` (tokens, 384) a page, neither for an empty one."""
-        passages = self._minilm.encode_passages([page.text for page in pages])
+        passages = self._minilm.encode_passages(
+            [_LEADERS.sub(" ", of.page.text) for of in pages],
+            [f"{of.title} . {heading(of.page)} ." for of in pages],
+        )
         return [
             {"dense": passage.chunks, "tokens": passage.tokens} if len(passage.tokens) else {}
             for passage in passages

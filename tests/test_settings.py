@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pageglass.errors import SettingsError
+from pageglass.settings import iter_options, load_settings
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_flags_beat_environment_beats_file_beats_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert load_settings().search.top_k == 5
+    Path("pageglass.toml").write_text("[search]\ntop_k = 6\ncandidates = 50\n")
+    assert load_settings().search.top_k == 6
+    monkeypatch.setenv("PAGEGLASS_SEARCH__TOP_K", "7")
+    assert load_settings().search.top_k == 7
+    chosen = load_settings({"data_dir": tmp_path, "search": {"top_k": 8}})
+    assert chosen.search.top_k == 8
+    assert chosen.search.candidates == 50
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("serch = 1", "serch"),
+        ("[search]\ntop_kk = 1", "top_kk"),
+        ("[search]\ntop_k = 0", "search.top_k"),
+        ("profile = 'huge'", "profile"),
+        ("[search", "pageglass.toml"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named_in_one_line(content: str, named: str) -> None:
+    Path("pageglass.toml").write_text(content)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGEGLASS_SEARCH__TOPK", "3")
+    with pytest.raises(SettingsError, match="PAGEGLASS_SEARCH__TOPK"):
+        load_settings()
+
+
+def test_a_named_settings_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGEGLASS_CONFIG", "elsewhere.toml")
+    with pytest.raises(SettingsError, match=r"elsewhere\.toml"):
+        load_settings()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings().search.top_k = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_every_option_is_described_and_stands_in_the_readme() -> None:
+    readme = README.read_text("utf-8")
+    rows = {
+        line.split("|")[1].strip().strip("`"): line
+        for line in readme.splitlines()
+        if line.startswith("| `")
+    }
+    options = iter_options()
+    for name, description in options:
+        assert description, name
+        assert name in rows, f"{name} is missing from the README's settings table"
+        assert description in rows[name], f"the README describes {name} differently"
+    dotted = {name for name in rows if name in dict(options) or "." in name and "/" not in name}
+    assert dotted <= {name for name, _ in options}, "the README names an unknown setting"
