@@ -1,0 +1,1 @@
+"""The sample collection: original documents, drawn by ``python -m samples.make``."""
