@@ -84,6 +84,10 @@ class Pipeline:
         NotADocument where there are no bytes, LimitExceeded where there are too many.
         """
         limit = self._settings.limits.file_mb
+        # File names are bytes to the system and may be no text at all; the catalog keeps text.
+        source, name = (
+            text.encode("utf-8", "backslashreplace").decode() for text in (source, name)
+        )
         digest, size = hashlib.sha256(), 0
         with tempfile.NamedTemporaryFile(dir=self._originals, prefix=".", delete=False) as copy:
             try:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -20,7 +21,8 @@ SPEC = CollectionSpec(
     "text--tiny-1",
     {
         "dense": VectorSpec("dense", 4),
-        "tokens": VectorSpec("multi", 4, "uint8"),
+        "tokens": VectorSpec("multi", 4),
+        "bytes": VectorSpec("multi", 4, "uint8", scale=100.0),
         "sparse": VectorSpec("sparse", idf=True),
     },
     {"name": "tiny-1"},
@@ -44,20 +46,41 @@ def refs(found: Sequence[tuple[PageRef, float]]) -> list[PageRef]:
     return [ref for ref, _ in found]
 
 
-bags = arrays(np.uint8, st.tuples(st.integers(1, 5), st.just(4))).map(lambda a: a.astype(float))
+bags = arrays(
+    np.int8, st.tuples(st.integers(1, 5), st.just(4)), elements=st.integers(-127, 127)
+).map(lambda whole: whole / 100)
+balanced = bags.map(lambda bag: np.hstack([bag[:, :2], -bag[:, :2]]))
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeIndex]:
+    """One index for tests that keep to documents of their own."""
+    index = EdgeIndex(tmp_path_factory.mktemp("shared"), SPEC)
+    yield index
+    index.close()
+
+
 @given(st.lists(bags, min_size=1, max_size=6), bags)
 def test_multi_vector_search_equals_brute_force_maxsim(
-    tmp_path_factory: pytest.TempPathFactory, pages: list[np.ndarray], question: np.ndarray
+    shared: EdgeIndex, pages: list[np.ndarray], question: np.ndarray
 ) -> None:
-    index = EdgeIndex(tmp_path_factory.mktemp("index"), SPEC)
-    index.upsert([point("d", i, {"tokens": page}) for i, page in enumerate(pages)])
-    found = index.query("tokens", question, limit=10, scope=EVERYTHING)
-    index.close()
+    document = uuid.uuid4().hex
+    shared.upsert([point(document, i, {"tokens": page}) for i, page in enumerate(pages)])
+    found = shared.query("tokens", question, limit=10, scope=Scope(documents=(document,)))
     expected = sorted((maxsim(question, page) for page in pages), reverse=True)
-    assert [score for _, score in found] == pytest.approx(expected)
+    assert [score for _, score in found] == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(balanced, min_size=1, max_size=6), balanced)
+def test_bytes_give_the_scores_of_the_vectors_they_stand_for(
+    shared: EdgeIndex, pages: list[np.ndarray], question: np.ndarray
+) -> None:
+    document = uuid.uuid4().hex
+    shared.upsert([point(document, i, {"bytes": page}) for i, page in enumerate(pages)])
+    found = shared.query("bytes", question, limit=10, scope=Scope(documents=(document,)))
+    expected = sorted((maxsim(question, page) for page in pages), reverse=True)
+    # Exact: these vectors are whole hundredths, and hundredths are what the bytes count.
+    assert [score for _, score in found] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_page_written_twice_is_one_point(tmp_path: Path) -> None:

@@ -70,5 +70,5 @@ def test_every_option_is_described_and_stands_in_the_readme() -> None:
         assert description, name
         assert name in rows, f"{name} is missing from the README's settings table"
         assert description in rows[name], f"the README describes {name} differently"
-    dotted = {name for name in rows if name in dict(options) or "." in name and "/" not in name}
+    dotted = {name for name in rows if name in dict(options) or ("." in name and "/" not in name)}
     assert dotted <= {name for name, _ in options}, "the README names an unknown setting"

@@ -23,14 +23,15 @@ class VectorSpec:
 
     ``kind``: ``dense`` is one vector, ``multi`` a bag of vectors compared by MaxSim, ``sparse``
     term weights; ``idf`` multiplies these by the collection's inverse document frequencies.
-    Similarity is the dot product throughout. ``uint8`` values must be whole numbers 0..255 in
-    pages and questions alike.
+    Similarity is the dot product throughout. ``uint8`` is for vectors whose coordinates sum to
+    zero (see quantization.py); ``scale`` is what they are multiplied by.
     """
 
     kind: Literal["dense", "multi", "sparse"]
     size: int = 0
     datatype: Literal["float32", "float16", "uint8"] = "float32"
     idf: bool = False
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pageglass.errors import IndexMismatch, StoreError
 from pageglass.types import PageRef
 from retrieval.encoders import SparseVector, Vector
 from retrieval.index import CollectionSpec, PagePoint, Prefetch, Scope, VectorSpec
+from retrieval.index.quantization import to_bytes, true_score
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -121,7 +122,8 @@ class EdgeIndex:
                 with_payload=True,
             )
         )
-        return [(_ref(point.payload), point.score) for point in points]
+        spec, rows = self.spec.vectors[name], len(_rows(vector))
+        return [(_ref(point.payload), _score(point.score, spec, rows)) for point in points]
 
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
@@ -203,8 +205,14 @@ def _to_edge(vector: Vector, spec: VectorSpec) -> Any:
     if isinstance(vector, SparseVector):
         return _edge().SparseVector(list(vector.indices), list(vector.values))
     if spec.datatype == "uint8":
-        return np.asarray(vector, dtype=np.float32).tolist()
+        return to_bytes(vector, spec.scale).tolist()
     return np.asarray(vector, dtype=np.float32).tolist()
+
+
+def _score(score: float, spec: VectorSpec, question_rows: int) -> float:
+    if spec.datatype != "uint8":
+        return score
+    return true_score(score, question_rows=question_rows, size=spec.size, scale=spec.scale)
 
 
 def _ref(payload: Any) -> PageRef:

@@ -1,0 +1,52 @@
+"""The HTTP application over one set of open services."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from anyio import to_thread
+from fastapi import FastAPI
+
+from api import problems
+from api.middleware import BodyLimits, LocalOnly, RequestIds
+from api.routes import ask, documents, health, search
+from api.schemas import Problem
+from api.services import Services
+from pageglass import __version__
+
+WORKER_THREADS = 16
+"""Requests worked on at a time; more wait. Searching is bounded by the cores, not by this."""
+
+_ANY_PROBLEM = {
+    "description": "A problem document (RFC 9457).",
+    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+}
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application; whoever opened ``services`` closes them after it has stopped."""
+    app = FastAPI(
+        title="Pageglass",
+        summary="Ask a question, get an answer in which every claim points at a page you can see.",
+        version=__version__,
+        redoc_url=None,
+        lifespan=_lifespan,
+        responses={"default": _ANY_PROBLEM},
+    )
+    app.state.services = services
+    problems.install(app)
+    server = services.settings.server
+    # The last one added is the first one met.
+    app.add_middleware(BodyLimits, upload_bytes=server.upload_mb * 1024 * 1024)
+    app.add_middleware(LocalOnly, host=server.host)
+    app.add_middleware(RequestIds)
+    for noun in (ask, search, documents, health):
+        app.include_router(noun.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = WORKER_THREADS
+    yield

@@ -1,0 +1,92 @@
+"""What the command line works with: a data folder of its own, or the server that owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pageglass.settings import Settings
+from pageglass.types import DEFAULT_COLLECTION, Answer, Document, Page
+
+if TYPE_CHECKING:
+    from api.services import FileReport, Progress, Status
+    from retrieval.search import SearchResult
+
+
+class Backend(Protocol):
+    """The part of Services that also works from afar: Services and RemoteServices are ones."""
+
+    def __enter__(self) -> Backend: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def search(
+        self,
+        question: str,
+        *,
+        collection: str | None = None,
+        documents: Sequence[str] = (),
+        top_k: int | None = None,
+    ) -> SearchResult:
+        """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
+        ...
+
+    def ask(
+        self,
+        question: str,
+        *,
+        collection: str | None = None,
+        documents: Sequence[str] = (),
+        top_k: int | None = None,
+    ) -> Answer:
+        """Answer from the indexed pages, citing them, or decline and show the nearest."""
+        ...
+
+    def ingest(
+        self,
+        paths: Sequence[Path],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        progress: Progress | None = None,
+    ) -> Iterator[FileReport]:
+        """Index files, and the PDF files in folders; one report a file as it ends."""
+        ...
+
+    def documents(self, *, collection: str | None = None) -> list[Document]:
+        """Every document, oldest first."""
+        ...
+
+    def remove(self, document_id: str) -> None:
+        """Remove every trace of a document; DocumentNotFound."""
+        ...
+
+    def page(self, document_id: str, number: int) -> Page:
+        """A page by its 1-based number; DocumentNotFound, PageNotFound."""
+        ...
+
+    def page_image(self, page: Page) -> bytes:
+        """The page's image (JPEG)."""
+        ...
+
+    def status(self) -> Status:
+        """What the data folder holds."""
+        ...
+
+
+def open_backend(settings: Settings, *, command: str) -> Backend:
+    """The server that owns the data folder, or the folder itself.
+
+    Raises FolderInUse where a process that is no server owns it.
+    """
+    from api.owner import owner_of
+
+    owner = owner_of(settings.data_dir)
+    if owner is not None and owner.address is not None:
+        from api.remote import RemoteServices
+
+        return RemoteServices(owner.address)
+
+    # Imported late: this brings the models' and the index's libraries with it.
+    from api.services import Services
+
+    return Services(settings, command=command)

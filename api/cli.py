@@ -1,0 +1,564 @@
+"""The command line. Heavy imports happen inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from api import printing
+from pageglass import __version__
+from pageglass.errors import DocumentNotFound, PageglassError, UsageError
+from pageglass.types import DEFAULT_COLLECTION, Document
+
+if TYPE_CHECKING:
+    from api.backend import Backend
+    from api.services import FileReport
+    from pageglass.settings import Settings
+    from pageglass.types import Answer
+
+STOPPED = "stopped; run the same command again to go on"
+
+
+@dataclass
+class _Options:
+    """The options before the command, and whether a program reads what comes out."""
+
+    data_dir: Path | None
+    profile: str | None
+    verbose: int
+    json: bool = False
+
+
+class _Commands(TyperGroup):
+    """Turns errors into one line and an exit code: 2 for wrong usage, 130 for Ctrl-C, else 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except PageglassError as error:
+            code, message = error.code, str(error)
+            status = 2 if isinstance(error, UsageError) else 1
+        except BrokenPipeError:
+            raise  # Whoever read us has enough; typer ends quietly.
+        except OSError as error:
+            code, message, status = "system", _os_message(error), 1
+        except KeyboardInterrupt:
+            code, message, status = "stopped", STOPPED, 130
+        options = ctx.obj
+        if isinstance(options, _Options) and options.json:
+            printing.print_json({"error": {"code": code, "message": printing.one_line(message)}})
+        printing.print_error(message)
+        raise typer.Exit(status)
+
+
+app = typer.Typer(
+    name="pageglass",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on standard output.")
+]
+CollectionFilter = Annotated[
+    str | None,
+    typer.Option("--collection", "-c", metavar="NAME", help="Only this collection; default: all."),
+]
+IntoCollection = Annotated[
+    str,
+    typer.Option("--collection", "-c", metavar="NAME", help="The collection they belong to."),
+]
+Documents = Annotated[
+    list[str] | None,
+    typer.Option("--document", "-d", metavar="ID", help="Only this document; may be repeated."),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k", "-k", min=1, max=100, help="Pages to look at; default: search.top_k (5)."
+    ),
+]
+
+
+def main() -> None:
+    """The ``pageglass`` command."""
+    # A stop by the system ends as a stop by the person does: between two batches of pages.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(prog_name="pageglass")
+    except Exception as error:
+        # Nothing we know of; whoever wants to see where it comes from asks for it.
+        logging.getLogger(__name__).debug("unexpected", exc_info=error)
+        printing.print_error(
+            f"unexpected {type(error).__name__}: {error} (pageglass -vv shows where)"
+        )
+        sys.exit(1)
+
+
+def _os_message(error: OSError) -> str:
+    """What the system refused, and on which file: "no space left on device: /data/x"."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{reason}: {error.filename}" if error.filename else reason
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    del signum, frame
+    raise KeyboardInterrupt
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pageglass {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before_every_command(
+    ctx: typer.Context,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where documents and indexes are kept (PAGEGLASS_DATA_DIR).",
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which models search and answer (PAGEGLASS_PROFILE)."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings file (PAGEGLASS_CONFIG); default: pageglass.toml here, if there is one.",
+        ),
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log what happens; -vv logs more.",
+        ),
+    ] = 0,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """A reading glass for document collections: ask a question, get an answer in which every
+    claim points at a page you can see.
+
+    \b
+    pageglass ingest ~/papers
+    pageglass ask "What did the second phase cost?"
+
+    Settings come from flags, then PAGEGLASS_... variables, then pageglass.toml.
+    """
+    del version
+    if config is not None:
+        # The settings read the file's name from here, whoever sets it.
+        os.environ["PAGEGLASS_CONFIG"] = str(config)
+    ctx.obj = _Options(data_dir, profile, verbose)
+
+
+@app.command(short_help="Index PDF files and folders of them.")
+def ingest(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="PDF files, and folders of them.")
+    ],
+    collection: IntoCollection = DEFAULT_COLLECTION,
+    as_json: JsonFlag = False,
+) -> None:
+    """Index PDF files and folders of them, and say what became of every file.
+
+    Files that are indexed already cost nothing; Ctrl-C loses nothing: run it again to go on.
+    Exits 0 when all are indexed, 1 when some failed, 2 on wrong usage.
+
+    \b
+    pageglass ingest ~/papers report.pdf --collection work
+    """
+    settings = _begin(ctx, as_json)
+    if len(paths) == 1 and not os.path.lexists(paths[0]):
+        raise UsageError(f"no such file or folder: {paths[0]}")
+    from api.progress import ingest_progress
+    from ingest.watch import files_in
+
+    reports: list[FileReport] = []
+    files = sum(1 for _ in files_in(paths))
+    with _open(settings, "ingest") as backend, ingest_progress(files) as progress:
+        for report in backend.ingest(paths, collection=collection, progress=progress.moved):
+            reports.append(report)
+            progress.ended("" if as_json else printing.report_line(report))
+    if as_json:
+        printing.print_json({"files": [_report_json(report) for report in reports]})
+    elif not reports:
+        typer.echo("no PDF files there", err=True)
+    elif len(reports) > 1:
+        typer.echo(printing.tally(reports), err=True)
+    if any(report.outcome == "failed" for report in reports):
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Answer a question from the pages and cite them.")
+def ask(
+    ctx: typer.Context,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
+    collection: CollectionFilter = None,
+    document: Documents = None,
+    top_k: TopK = None,
+    save_pages: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Save an image of every cited page there, the quoted words highlighted.",
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Answer from the indexed pages and cite them, or say that they do not answer it.
+
+    \b
+    pageglass ask "When does the lease end?" --save-pages cited/
+    """
+    settings = _begin(ctx, as_json)
+    with _open(settings, "ask") as backend:
+        answer = backend.ask(
+            _text(question),
+            collection=collection,
+            documents=_resolve(backend, document or [], collection),
+            top_k=top_k,
+        )
+        saved = _save_pages(backend, answer, save_pages) if save_pages is not None else []
+    if as_json:
+        from api.schemas import AnswerModel
+
+        body = AnswerModel.of(answer).model_dump(mode="json", exclude_none=True)
+        if save_pages is not None:
+            body["saved_pages"] = [str(path) for path in saved]
+        printing.print_json(body)
+        return
+    printing.print_answer(answer)
+    for path in saved:
+        typer.echo(f"saved {path}", err=True)
+
+
+@app.command(short_help="Find the pages that match a question.")
+def search(
+    ctx: typer.Context,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
+    collection: CollectionFilter = None,
+    document: Documents = None,
+    top_k: TopK = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the pages that match a question best, and say why each was found.
+
+    \b
+    pageglass search "torque of the cover bolts" --top-k 3 --json
+    """
+    settings = _begin(ctx, as_json)
+    with _open(settings, "search") as backend:
+        found = backend.search(
+            _text(question),
+            collection=collection,
+            documents=_resolve(backend, document or [], collection),
+            top_k=top_k,
+        )
+    if as_json:
+        from api.schemas import HitModel
+
+        hits = [HitModel.of(hit).model_dump(mode="json") for hit in found.hits]
+        printing.print_json({"pages": hits})
+    elif found.hits:
+        printing.print_hits(found.hits)
+    else:
+        typer.echo("no pages found")
+
+
+@app.command(short_help="Show what the data folder holds.")
+def status(
+    ctx: typer.Context, collection: CollectionFilter = None, as_json: JsonFlag = False
+) -> None:
+    """Show what the data folder holds, and every document with its id and state.
+
+    \b
+    pageglass status --json
+    """
+    settings = _begin(ctx, as_json)
+    with _open(settings, "status") as backend:
+        held = backend.status()
+        documents = backend.documents(collection=collection)
+        server = getattr(backend, "address", None)
+    if as_json:
+        from dataclasses import asdict
+
+        from api.schemas import DocumentModel
+
+        listed = [DocumentModel.of(one).model_dump(mode="json") for one in documents]
+        printing.print_json({"status": asdict(held), "server": server, "documents": listed})
+    else:
+        printing.print_status(held, documents, server)
+
+
+@app.command("rm", short_help="Remove documents from the data folder.")
+def remove(
+    ctx: typer.Context,
+    documents: Annotated[
+        list[str], typer.Argument(metavar="ID|NAME", help="Ids or file names, as in status.")
+    ],
+    collection: CollectionFilter = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Remove every trace of documents from the data folder. Your own files stay.
+
+    \b
+    pageglass rm report.pdf
+    """
+    settings = _begin(ctx, as_json)
+    outcomes: list[dict[str, str]] = []
+    with _open(settings, "rm") as backend:
+        for wanted in documents:
+            try:
+                id = _resolve(backend, [wanted], collection)[0]
+                backend.remove(id)
+            except UsageError as error:
+                if len(documents) == 1:
+                    raise
+                outcomes.append({"document": wanted, "outcome": "failed", "reason": str(error)})
+                if not as_json:
+                    printing.print_error(str(error))
+            else:
+                outcomes.append({"document": wanted, "outcome": "removed", "id": id})
+                if not as_json:
+                    typer.echo(printing.one_line(f"removed    {wanted}"))
+    if as_json:
+        printing.print_json({"documents": outcomes})
+    if any(outcome["outcome"] == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Keep folders indexed until Ctrl-C.")
+def watch(
+    ctx: typer.Context,
+    folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Made if missing.")],
+    collection: IntoCollection = DEFAULT_COLLECTION,
+) -> None:
+    """Keep folders indexed until Ctrl-C, and say what became of every file.
+
+    \b
+    pageglass watch ~/inbox
+    """
+    settings = _begin(ctx, as_json=False)
+    _make_folders(folders)
+    try:
+        with _open(settings, "watch") as backend:
+            typer.echo(f"watching {', '.join(map(str, folders))} (Ctrl-C ends it)", err=True)
+            _watch(backend, settings, folders, collection)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+
+
+@app.command(short_help="Answer over HTTP until Ctrl-C.")
+def serve(
+    ctx: typer.Context,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default: server.host (127.0.0.1).")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port; 0 picks a free one; default: server.port (8321)."
+        ),
+    ] = None,
+    watch: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Keep this folder indexed; may be repeated."),
+    ] = None,
+) -> None:
+    """Answer over HTTP until Ctrl-C; meanwhile other commands go through this server.
+
+    \b
+    pageglass serve --watch ~/inbox
+    """
+    flags = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = _begin(ctx, as_json=False, server=flags)
+    _make_folders(watch or [])
+    from api.serving import serve as serve_until_stopped
+
+    try:
+        serve_until_stopped(
+            settings,
+            folders=watch or [],
+            listening=lambda address: typer.echo(
+                f"Pageglass listens at {address} (Ctrl-C ends it)"
+            ),
+            progress=_say_what_became,
+        )
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+
+
+@app.command(short_help="Check installation, models and data folder.")
+def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """Check the installation, the models and the data folder, and say what helps.
+
+    \b
+    pageglass doctor
+    """
+    settings = _begin(ctx, as_json)
+    from dataclasses import asdict
+
+    from api.doctor import Check, check_all
+
+    checks: list[Check] = []
+    for check in check_all(settings):
+        checks.append(check)
+        if as_json:
+            continue
+        mark = "ok     " if check.ok else "PROBLEM"
+        typer.echo(f"{mark}  {check.name}: {printing.one_line(check.found)}")
+        if check.advice:
+            typer.echo(f"         -> {printing.one_line(check.advice)}")
+    ok = all(check.ok for check in checks)
+    if as_json:
+        printing.print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _begin(ctx: typer.Context, as_json: bool, server: dict[str, Any] | None = None) -> Settings:
+    """Note who reads, load the settings and set up logging; SettingsError."""
+    from pageglass.logs import set_up_logging
+    from pageglass.settings import load_settings
+
+    options: _Options = ctx.obj
+    options.json = as_json
+    flags: dict[str, Any] = {}
+    if options.data_dir is not None:
+        flags["data_dir"] = options.data_dir
+    if options.profile is not None:
+        flags["profile"] = options.profile
+    if options.verbose:
+        flags["log_level"] = "INFO" if options.verbose == 1 else "DEBUG"
+    if server:
+        flags["server"] = server
+    settings = load_settings(flags)
+    set_up_logging(settings.log_level)
+    return settings
+
+
+def _open(settings: Settings, command: str) -> Backend:
+    from api.backend import open_backend
+
+    return open_backend(settings, command=command)
+
+
+def _text(argument: str) -> str:
+    """An argument as text: what was no UTF-8 is replaced."""
+    return argument.encode("utf-8", "replace").decode()
+
+
+def _resolve(backend: Backend, wanted: Sequence[str], collection: str | None) -> list[str]:
+    """Document ids for ids or names; DocumentNotFound, UsageError where a name means several."""
+    if not wanted:
+        return []
+    documents = backend.documents(collection=collection)
+    return [_resolve_one(documents, one) for one in wanted]
+
+
+def _resolve_one(documents: Sequence[Document], wanted: str) -> str:
+    if any(document.id == wanted for document in documents):
+        return wanted
+    named = [document for document in documents if wanted in document.names]
+    if not named:
+        raise DocumentNotFound(f"no document {wanted[:200]!r}: `pageglass status` lists them")
+    if len(named) > 1:
+        ids = ", ".join(f"{document.id} ({document.collection})" for document in named)
+        raise UsageError(f"{len(named)} documents are named {wanted!r}: give an id: {ids}")
+    return named[0].id
+
+
+def _save_pages(backend: Backend, answer: Answer, folder: Path) -> list[Path]:
+    """Write one highlighted page image a citation; UsageError where the folder refuses."""
+    from api.highlight import highlight
+
+    saved: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, citation in enumerate(answer.citations, start=1):
+            page = backend.page(citation.ref.document_id, citation.ref.number)
+            path = printing.page_file(folder, number, citation.document_name, citation.ref.number)
+            path.write_bytes(highlight(backend.page_image(page), citation.boxes))
+            saved.append(path)
+    except OSError as error:
+        raise UsageError(f"cannot save pages in {folder}: {_os_message(error)}") from None
+    return saved
+
+
+def _watch(backend: Backend, settings: Settings, folders: list[Path], collection: str) -> None:
+    """Watch until interrupted: in this process where it owns the folder, else by uploading."""
+    from api.services import Services
+    from api.watching import upload_changes
+
+    if isinstance(backend, Services):
+        backend.start_worker(progress=_say_what_became)
+        backend.watch(folders, collection=collection)
+        signal.pause()
+        return
+    reports = upload_changes(
+        backend, folders, collection=collection, settle_seconds=settings.watch.settle_seconds
+    )
+    for report in reports:
+        typer.echo(printing.report_line(report))
+
+
+def _make_folders(folders: Sequence[Path]) -> None:
+    """Make the folders to watch; UsageError where one cannot be."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot watch {folder}: {_os_message(error)}") from None
+
+
+def _say_what_became(document: Document) -> None:
+    if document.state in ("indexed", "failed"):
+        typer.echo(printing.document_line(document))
+        sys.stdout.flush()
+
+
+def _report_json(report: FileReport) -> dict[str, Any]:
+    from api.schemas import DocumentModel
+
+    document = report.document
+    return {
+        "path": report.path,
+        "outcome": report.outcome,
+        "reason": report.reason,
+        "document": DocumentModel.of(document).model_dump(mode="json") if document else None,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What the command line says: to people in words, to programs in JSON.
+
+Names, quotes and reasons come from documents, so they are made harmless to a terminal first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from api.services import FileReport, Status
+    from pageglass.types import Answer, Document, Hit
+
+_MAX_QUOTE = 300
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, always UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    sys.stdout.flush()
+    # File names that are no UTF-8 come as lone surrogates; escaped, they are valid JSON.
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace"))
+    sys.stdout.buffer.flush()
+
+
+def print_error(message: str) -> None:
+    """One line on standard error, red on a terminal."""
+    text = f"pageglass: {one_line(message)}"
+    typer.echo(typer.style(text, fg="red") if sys.stderr.isatty() else text, err=True)
+
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal would act on: control, bidi and invisible characters."""
+    return "".join(_harmless(letter) for letter in text)
+
+
+def one_line(text: str) -> str:
+    """``printable`` text on one line."""
+    return " ".join(printable(text).split())
+
+
+def report_line(report: FileReport) -> str:
+    """What became of one file."""
+    document = report.document
+    count = _count(document.pages, "page") if document and report.outcome != "failed" else None
+    return _outcome_line(report.outcome, report.path, count, report.reason)
+
+
+def document_line(document: Document) -> str:
+    """What became of one document: as ``report_line``, for a watched folder."""
+    count = _count(document.pages, "page") if document.state == "indexed" else None
+    return _outcome_line(document.state, document.name, count, document.reason)
+
+
+def tally(reports: Sequence[FileReport]) -> str:
+    """How many files ended how, such as ``3 indexed, 1 failed``."""
+    outcomes = [report.outcome for report in reports]
+    kinds = ("indexed", "unchanged", "failed")
+    return ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
+
+
+def print_answer(answer: Answer) -> None:
+    """The answer and every citation; where it was declined, the nearest pages."""
+    if answer.status == "not_found":
+        typer.echo("The pages do not answer this.")
+        if answer.hits:
+            typer.echo("\nThe nearest pages:")
+            print_hits(answer.hits)
+        return
+    note = " (extractive: quoted from the pages)" if answer.extractive else ""
+    typer.echo(f"{printable(answer.text).strip()}{note}\n")
+    for number, citation in enumerate(answer.citations, start=1):
+        place = _place(citation.document_name, citation.ref.number, citation.page_label)
+        quote = one_line(citation.quote)
+        if len(quote) > _MAX_QUOTE:
+            quote = quote[: _MAX_QUOTE - 1].rstrip() + "…"
+        doubt = "" if citation.verified else "  [not found on the page: do not rely on it]"
+        typer.echo(f'[{number}] {place}: "{quote}"{doubt}')
+    if not answer.extractive:
+        typer.echo(f"\nWritten by {one_line(answer.model)}.")
+
+
+def print_hits(hits: Sequence[Hit]) -> None:
+    """Pages, best first, each with the retrievers that found it and their ranks."""
+    for number, hit in enumerate(hits, start=1):
+        place = _place(hit.document_name, hit.ref.number, hit.page_label)
+        why = ", ".join(f"{seen.retriever} #{seen.rank}" for seen in hit.why.retrievers)
+        line = f"{number:>2}. {place}  ({why})"
+        if hit.why.duplicates:
+            line += f"  and {_count(len(hit.why.duplicates), 'page')} like it"
+        typer.echo(line)
+
+
+def print_status(status: Status, documents: Sequence[Document], server: str | None) -> None:
+    """Totals, then every document with its id."""
+    states = ", ".join(f"{count} {state}" for state, count in sorted(status.documents.items()))
+    where = f" (through the server at {server})" if server else ""
+    typer.echo(f"data folder  {one_line(status.data_dir)}{where}")
+    typer.echo(f"profile      {status.profile}")
+    typer.echo(f"documents    {states or 'none: `pageglass ingest PATH` adds some'}")
+    typer.echo(f"pages        {status.pages:,}")
+    typer.echo(f"on disk      {megabytes(status.disk_bytes)}")
+    if documents:
+        typer.echo()
+    for document in documents:
+        line = (
+            f"{document.id}  {document.state:<8}  {document.pages_indexed}/{document.pages} pages"
+            f"  {document.collection}  {document.name}"
+        )
+        if document.reason:
+            line += f": {document.reason}"
+        typer.echo(printable(line.replace("\n", " ")))
+
+
+def page_file(folder: Path, number: int, document_name: str, page: int) -> Path:
+    """Where ``--save-pages`` puts the image of citation ``number`` (1-based)."""
+    stem = "".join(
+        letter if letter.isalnum() or letter in "-_" else "-" for letter in Path(document_name).stem
+    )
+    return folder / f"{number:02d}-{stem[:80]}-page-{page}.png"
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def _harmless(letter: str) -> str:
+    if letter.isprintable() or letter == "\n":
+        return letter
+    return " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
+
+
+def _outcome_line(outcome: str, name: str, count: str | None, reason: str | None) -> str:
+    what = name + (f" ({count})" if count else "") + (f": {reason}" if reason else "")
+    return f"{outcome:<9}  {one_line(what)}"
+
+
+def _place(document_name: str, page: int, label: str) -> str:
+    note = f" (label {label})" if label != str(page) else ""
+    return one_line(f"{document_name}, page {page}{note}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,147 @@
+"""The error table: whatever goes wrong becomes application/problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import http
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from api.schemas import InvalidField, Problem
+from pageglass.errors import PageglassError
+
+_log = logging.getLogger(__name__)
+
+REQUEST_INVALID = "request-invalid"
+NOT_FOUND = "not-found"
+INTERNAL = "internal"
+
+# What the framework itself refuses: status -> (code, detail or None to keep the framework's own).
+_BY_STATUS: dict[int, tuple[str, str | None]] = {
+    400: (REQUEST_INVALID, "the request's body cannot be read: is it complete and well-formed?"),
+    404: (NOT_FOUND, "there is nothing at this address: /docs lists what there is"),
+    405: ("method-not-allowed", "this address does not take that method: see /docs"),
+    413: ("limit-exceeded", None),
+}
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document."""
+
+    media_type = "application/problem+json"
+
+
+class BodyTooLarge(HTTPException):
+    """The request's body is larger than the server takes."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(413, detail)
+
+
+def problem(
+    request_id: str,
+    *,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    errors: Sequence[InvalidField] | None = None,
+    headers: dict[str, str] | None = None,
+) -> ProblemResponse:
+    """One problem document; ``detail`` is one line for people, ``code`` is for programs."""
+    body = Problem(
+        type=f"urn:pageglass:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        errors=list(errors) if errors else None,
+    )
+    return ProblemResponse(body.model_dump(exclude_none=True), status, headers)
+
+
+def request_id_of(scope: Scope) -> str:
+    """The request's id, as the middleware chose it."""
+    return scope["state"]["request_id"]
+
+
+def internal_problem(request_id: str) -> ProblemResponse:
+    """What is said of a fault of ours: nothing but where to look it up."""
+    return problem(
+        request_id,
+        status=500,
+        code=INTERNAL,
+        title="Something went wrong inside Pageglass.",
+        detail=f"an unexpected error; the server's log has more under request {request_id}",
+    )
+
+
+def pageglass_problem(request_id: str, error: PageglassError) -> ProblemResponse:
+    """The problem document of one of our own errors."""
+    title = (type(error).__doc__ or "").partition("\n")[0]
+    return problem(
+        request_id, status=error.status, code=error.code, title=title, detail=one_line(str(error))
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure inside ``app`` with a problem document."""
+    app.add_exception_handler(PageglassError, _on_pageglass_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_pageglass_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, PageglassError)  # noqa: S101 - narrows what add_exception_handler widened
+    request_id = request_id_of(request.scope)
+    if error.status >= 500:
+        _log.error("request %s failed: %s", request_id, error, exc_info=error)
+    return pageglass_problem(request_id, error)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code, detail = _BY_STATUS.get(error.status_code, (f"http-{error.status_code}", None))
+    return problem(
+        request_id_of(request.scope),
+        status=error.status_code,
+        code=code,
+        title=http.HTTPStatus(error.status_code).phrase,
+        detail=one_line(detail or str(error.detail)),
+        headers=dict(error.headers) if error.headers else None,
+    )
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors = list(_invalid_fields(error.errors()))
+    return problem(
+        request_id_of(request.scope),
+        status=422,
+        code=REQUEST_INVALID,
+        title="The request is not as it must be.",
+        detail="; ".join(f"{field.field}: {field.message}" for field in errors[:3]),
+        errors=errors,
+    )
+
+
+def _invalid_fields(errors: Sequence[Any]) -> Iterator[InvalidField]:
+    """What pydantic found, without the input itself: it may be long, private or not JSON."""
+    for error in errors[:20]:
+        # The first part says where the value came from (body, query, path).
+        place = [str(part)[:80] for part in error["loc"]]
+        field = ".".join(place[1:] or place)
+        message = str(error["msg"]).removeprefix("Value error, ")
+        yield InvalidField(field=field, message=one_line(message[:1].lower() + message[1:]))
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, however it was broken."""
+    return " ".join(text.split())

@@ -1,0 +1,160 @@
+"""How far indexing has come: a bar on a terminal, now and then a line elsewhere.
+
+Everything here goes to standard error; standard output belongs to the results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+import typer
+
+from api.printing import one_line
+from pageglass.types import Document
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_LINE_SECONDS = 5.0
+_NAME_WIDTH = 32
+
+
+class IngestProgress(Protocol):
+    """Follows documents as they move on. Use as a context manager."""
+
+    def __enter__(self) -> IngestProgress: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def moved(self, document: Document) -> None:
+        """Note how far a document has come; may be called from any thread."""
+        ...
+
+    def ended(self, line: str) -> None:
+        """One more file has ended; ``line`` says how, on standard output unless it is empty."""
+        ...
+
+
+def ingest_progress(files: int) -> IngestProgress:
+    """A bar where standard error is a terminal, else lines. ``files``: how many there will be."""
+    return _Bar(files) if sys.stderr.isatty() else _Lines(files)
+
+
+class _Pages:
+    """Pages done and to do, over documents of which not all are known yet."""
+
+    def __init__(self, files: int) -> None:
+        self._files = files
+        self._ended = 0
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def note(self, document: Document) -> None:
+        done = document.pages if document.state == "failed" else document.pages_indexed
+        self._known[document.id] = (done, document.pages)
+
+    def file_ended(self) -> None:
+        self._ended += 1
+
+    @property
+    def files(self) -> str:
+        return f"{self._ended}/{self._files} files"
+
+    def count(self) -> tuple[int, int]:
+        """Pages done, and all pages, files not yet opened guessed to be as long as the others."""
+        done = sum(done for done, _ in self._known.values())
+        seen = [pages for _, pages in self._known.values() if pages]
+        unseen = max(0, self._files - max(len(seen), self._ended))
+        mean = sum(seen) / len(seen) if seen else 0
+        return done, round(sum(seen) + mean * unseen)
+
+
+class _Bar:
+    """A progress bar by pages, with the time left."""
+
+    def __init__(self, files: int) -> None:
+        # Imported late: most commands show no bar.
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._pages = _Pages(files)
+        self._bar: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} pages", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left", markup=False),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, highlight=False),
+            # Results go to standard output, which may be a pipe: leave it alone.
+            redirect_stdout=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("reading", total=0)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Bar:
+        self._stack.enter_context(self._bar)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def moved(self, document: Document) -> None:
+        self._pages.note(document)
+        self._show(document.name)
+
+    def ended(self, line: str) -> None:
+        self._pages.file_ended()
+        if line and sys.stdout.isatty():
+            # Above the bar; both streams are the same terminal.
+            self._bar.console.print(line, markup=False, soft_wrap=True)
+        elif line:
+            typer.echo(line)
+        self._show(None)
+
+    def _show(self, name: str | None) -> None:
+        done, total = self._pages.count()
+        self._bar.update(self._task, completed=done, total=total)
+        if name is not None:
+            shown = one_line(name)
+            if len(shown) > _NAME_WIDTH:
+                shown = shown[: _NAME_WIDTH - 1] + "…"
+            self._bar.update(self._task, description=f"{self._pages.files}  {shown}")
+
+
+class _Lines:
+    """A line every few seconds, for logs."""
+
+    def __init__(self, files: int) -> None:
+        self._pages = _Pages(files)
+        self._next = time.monotonic() + _LINE_SECONDS
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def moved(self, document: Document) -> None:
+        self._pages.note(document)
+        if time.monotonic() < self._next or document.state != "indexing":
+            return
+        self._next = time.monotonic() + _LINE_SECONDS
+        typer.echo(
+            f"indexing {one_line(document.name)}: page {document.pages_indexed} of"
+            f" {document.pages}; {self._pages.files} done",
+            err=True,
+        )
+
+    def ended(self, line: str) -> None:
+        self._pages.file_ended()
+        if line:
+            typer.echo(line)

@@ -1,0 +1,258 @@
+"""A running server, used through the same methods as an open data folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from api import schemas
+from api.services import FileReport, Progress, Status
+from ingest.watch import files_in
+from pageglass.errors import (
+    DocumentError,
+    DocumentNotFound,
+    PageglassError,
+    ServerError,
+    UsageError,
+)
+from pageglass.types import (
+    DEFAULT_COLLECTION,
+    Answer,
+    Document,
+    Page,
+    check_collection_name,
+)
+from retrieval.search import SearchResult
+
+# Answering may take minutes on a busy machine; connecting to it may not.
+_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+_POLL_SECONDS = 0.2
+_IN_FLIGHT = 8
+"""Uploads that may wait to be indexed before the next file is sent."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class RemoteServices:
+    """The services of a Pageglass server at ``address`` (http://host:port).
+
+    Problems the server answers with are raised as the errors they were there. ServerError says
+    that it did not answer, or not as a Pageglass server does.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        # The server is named by the data folder's owner file, so no proxy belongs in between.
+        self._http = httpx.Client(base_url=address, timeout=_TIMEOUT, trust_env=False)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def __enter__(self) -> RemoteServices:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Asking
+
+    def search(
+        self,
+        question: str,
+        *,
+        collection: str | None = None,
+        documents: Sequence[str] = (),
+        top_k: int | None = None,
+    ) -> SearchResult:
+        """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
+        asked = schemas.SearchRequest(
+            question=question, collection=collection, documents=list(documents), top_k=top_k
+        )
+        found = self._model(
+            schemas.SearchResponse, "POST", "/search", json=asked.model_dump(exclude_none=True)
+        )
+        return SearchResult(tuple(hit.plain() for hit in found.pages), found.timings_ms)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        collection: str | None = None,
+        documents: Sequence[str] = (),
+        top_k: int | None = None,
+    ) -> Answer:
+        """Answer from the indexed pages, citing them, or decline and show the nearest."""
+        asked = schemas.AskRequest(
+            question=question, collection=collection, documents=list(documents), top_k=top_k
+        )
+        return self._model(
+            schemas.AnswerModel, "POST", "/ask", json=asked.model_dump(exclude_none=True)
+        ).plain()
+
+    # Taking in
+
+    def ingest(
+        self,
+        paths: Sequence[Path],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        progress: Progress | None = None,
+    ) -> Iterator[FileReport]:
+        """Upload files and wait until the server has indexed them; one report a file as it ends.
+
+        What is uploaded is safe: the server goes on with it should this be interrupted.
+        """
+        check_collection_name(collection)
+        waiting: dict[str, list[str]] = {}
+        for path in files_in(paths):
+            try:
+                document = self._upload(path, collection)
+            except DocumentError as error:
+                yield FileReport(str(path), "failed", None, str(error))
+            except OSError as error:
+                yield FileReport(str(path), "failed", None, f"{error.strerror}".lower())
+            else:
+                if document.state == "indexed":
+                    yield FileReport(str(path), "unchanged", document, None)
+                else:
+                    waiting.setdefault(document.id, []).append(str(path))
+            while len(waiting) >= _IN_FLIGHT:
+                yield from self._settled(waiting, progress)
+        while waiting:
+            yield from self._settled(waiting, progress)
+
+    def _upload(self, path: Path, collection: str) -> Document:
+        with path.open("rb") as file:
+            uploaded = self._model(
+                schemas.UploadResponse,
+                "POST",
+                "/documents",
+                files={"file": (_utf8(path.name), file, "application/pdf")},
+                data={"collection": collection, "source": _utf8(str(path.resolve()))},
+            )
+        return uploaded.documents[0].plain()
+
+    def _settled(
+        self, waiting: dict[str, list[str]], progress: Progress | None
+    ) -> Iterator[FileReport]:
+        """Ask once after each of ``waiting``, report and drop those that have ended."""
+        time.sleep(_POLL_SECONDS)
+        for id, paths in list(waiting.items()):
+            try:
+                document = self.document(id)
+            except DocumentNotFound:
+                del waiting[id]
+                for path in paths:
+                    yield FileReport(path, "failed", None, "was removed before it was indexed")
+                continue
+            if progress is not None:
+                progress(document)
+            if document.state in ("indexed", "failed"):
+                del waiting[id]
+                outcome = "indexed" if document.state == "indexed" else "failed"
+                for path in paths:
+                    yield FileReport(path, outcome, document, document.reason)
+
+    # Looking up and removing
+
+    def documents(self, *, collection: str | None = None) -> list[Document]:
+        """Every document, oldest first."""
+        params = {} if collection is None else {"collection": collection}
+        listed = self._model(schemas.DocumentList, "GET", "/documents", params=params)
+        return [document.plain() for document in listed.documents]
+
+    def document(self, document_id: str) -> Document:
+        """One document; DocumentNotFound where there is none."""
+        return self._model(schemas.DocumentModel, "GET", _path(document_id)).plain()
+
+    def remove(self, document_id: str) -> None:
+        """Remove every trace of a document; DocumentNotFound."""
+        self._request("DELETE", _path(document_id))
+
+    def page(self, document_id: str, number: int) -> Page:
+        """A page by its 1-based number; DocumentNotFound, PageNotFound."""
+        return self._model(
+            schemas.PageModel,
+            "GET",
+            f"{_path(document_id)}/pages/{number}",
+            params={"words": "true"},
+        ).plain()
+
+    def page_image(self, page: Page) -> bytes:
+        """The page's image (JPEG)."""
+        ref = page.ref
+        return self._request("GET", f"{_path(ref.document_id)}/pages/{ref.number}/image").content
+
+    def status(self) -> Status:
+        """What the data folder holds."""
+        return Status(**self._model(schemas.StatusModel, "GET", "/status").model_dump())
+
+    # Inside
+
+    def _model(self, model: type[M], method: str, path: str, **parts: Any) -> M:
+        response = self._request(method, path, **parts)
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError:
+            raise ServerError(
+                f"the server at {self.address} answered {method} {path} in an unknown way:"
+                " is it another version of Pageglass?"
+            ) from None
+
+    def _request(self, method: str, path: str, **parts: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **parts)
+        except httpx.TimeoutException:
+            raise ServerError(f"the server at {self.address} did not answer in time") from None
+        except httpx.HTTPError as error:
+            raise ServerError(
+                f"the server at {self.address} does not answer ({error or type(error).__name__}):"
+                " is it still running?"
+            ) from None
+        if response.is_error:
+            raise _error(response, self.address)
+        return response
+
+
+def _utf8(name: str) -> str:
+    """A file name as text: bytes of it that are no UTF-8 become escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _path(document_id: str) -> str:
+    # Ids are hex; anything else must not become another path on its way.
+    if not document_id.isalnum():
+        raise DocumentNotFound(f"no document {document_id[:64]!r}: `pageglass status` lists them")
+    return f"/documents/{document_id}"
+
+
+def _error(response: httpx.Response, address: str) -> PageglassError:
+    """The error a problem document stands for; ServerError where it is not one of ours."""
+    try:
+        problem = schemas.Problem.model_validate_json(response.content)
+    except ValidationError:
+        phrase = HTTPStatus(response.status_code).phrase
+        return ServerError(f"the server at {address} answered {response.status_code} {phrase}")
+    kind = _BY_CODE.get(problem.code)
+    if kind is not None:
+        return kind(problem.detail)
+    if problem.code == "request-invalid":
+        return UsageError(problem.detail)
+    return ServerError(f"{problem.detail} (from the server at {address})")
+
+
+def _by_code(kind: type[PageglassError]) -> Mapping[str, type[PageglassError]]:
+    table = {kind.code: kind}
+    for narrower in kind.__subclasses__():
+        table |= _by_code(narrower)
+    return table
+
+
+_BY_CODE = {code: kind for code, kind in _by_code(PageglassError).items() if code != "internal"}

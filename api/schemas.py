@@ -1,0 +1,395 @@
+"""What goes over the wire and into ``--json``: pydantic models and their way from and to types.
+
+``of`` makes a model from the parts' own dataclasses, ``plain`` leads back. The command line, the
+HTTP routes and the remote client all use these, so that the three cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.boxes import format_boxes
+from pageglass import types
+from pageglass.types import (
+    AnswerStatus,
+    Box,
+    DocumentState,
+    PageRef,
+    RetrieverRank,
+    TextSource,
+    Why,
+    Word,
+)
+
+
+def _unicode(text: str) -> str:
+    """JSON can spell half of a surrogate pair, which is no text to a tokenizer or a database."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("has half of a surrogate pair in it, which is no Unicode text")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Response(BaseModel):
+    # Unknown keys are passed over, so that a client can read what a newer server says.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SearchRequest(_Request):
+    """A question to find pages for."""
+
+    question: Text = Field(description="What to look for, in plain words.")
+    collection: Text | None = Field(None, description="Search this collection; default: all.")
+    documents: list[Text] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="Search only these documents (ids); default: all.",
+    )
+    top_k: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Pages to return; default: the setting search.top_k (5)."
+    )
+
+
+class AskRequest(SearchRequest):
+    """A question to answer from the pages."""
+
+
+class RetrieverRankModel(_Response):
+    """Where one retriever saw a page."""
+
+    retriever: str
+    rank: int = Field(description="1-based.")
+    score: float = Field(description="The retriever's own; not comparable across retrievers.")
+
+
+class PageRefModel(_Response):
+    """A page of a document."""
+
+    document_id: str
+    page: int = Field(description="1-based position in the PDF.")
+
+
+class WhyModel(_Response):
+    """Why a page was found."""
+
+    retrievers: list[RetrieverRankModel]
+    fused_rank: int = Field(description="1-based, before duplicates were grouped.")
+    duplicates: list[PageRefModel] = Field(
+        description="Near-duplicate pages this one stands for, as (document, page)."
+    )
+
+
+class HitModel(_Response):
+    """A page found for a question."""
+
+    document_id: str
+    document_name: str
+    page: int = Field(description="1-based position in the PDF.")
+    page_label: str = Field(description='The printed page label, such as "iv".')
+    score: float = Field(description="Fused score; higher is better.")
+    why: WhyModel
+    image_url: str
+
+    @classmethod
+    def of(cls, hit: types.Hit) -> HitModel:
+        """The model of a hit."""
+        return cls(
+            document_id=hit.ref.document_id,
+            document_name=hit.document_name,
+            page=hit.ref.number,
+            page_label=hit.page_label,
+            score=hit.score,
+            why=WhyModel(
+                retrievers=[
+                    RetrieverRankModel(retriever=seen.retriever, rank=seen.rank, score=seen.score)
+                    for seen in hit.why.retrievers
+                ],
+                fused_rank=hit.why.fused_rank,
+                duplicates=[
+                    PageRefModel(document_id=ref.document_id, page=ref.number)
+                    for ref in hit.why.duplicates
+                ],
+            ),
+            image_url=image_url(hit.ref),
+        )
+
+    def plain(self) -> types.Hit:
+        """The hit it was made of."""
+        return types.Hit(
+            ref=PageRef(self.document_id, self.page - 1),
+            document_name=self.document_name,
+            page_label=self.page_label,
+            score=self.score,
+            why=Why(
+                tuple(RetrieverRank(r.retriever, r.rank, r.score) for r in self.why.retrievers),
+                self.why.fused_rank,
+                tuple(PageRef(d.document_id, d.page - 1) for d in self.why.duplicates),
+            ),
+        )
+
+
+class CitationModel(_Response):
+    """Words on a page that support an answer."""
+
+    document_id: str
+    document_name: str
+    page: int = Field(description="1-based position in the PDF.")
+    page_label: str = Field(description='The printed page label, such as "iv".')
+    quote: str
+    boxes: list[Box] = Field(
+        description="Boxes of the quoted words: x0, y0, x1, y1 as shares of the page, origin top"
+        " left."
+    )
+    verified: bool = Field(description="Whether code found the quote on the page.")
+    image_url: str = Field(description="The page with the quoted words highlighted.")
+
+    @classmethod
+    def of(cls, citation: types.Citation) -> CitationModel:
+        """The model of a citation."""
+        return cls(
+            document_id=citation.ref.document_id,
+            document_name=citation.document_name,
+            page=citation.ref.number,
+            page_label=citation.page_label,
+            quote=citation.quote,
+            boxes=list(citation.boxes),
+            verified=citation.verified,
+            image_url=image_url(citation.ref, citation.boxes),
+        )
+
+    def plain(self) -> types.Citation:
+        """The citation it was made of."""
+        return types.Citation(
+            ref=PageRef(self.document_id, self.page - 1),
+            document_name=self.document_name,
+            page_label=self.page_label,
+            quote=self.quote,
+            boxes=tuple(self.boxes),
+            verified=self.verified,
+        )
+
+
+class SearchResponse(_Response):
+    """Ranked pages."""
+
+    pages: list[HitModel]
+    timings_ms: dict[str, float]
+    request_id: str
+
+
+class AnswerModel(_Response):
+    """An answer, the pages it cites and the pages that were looked at."""
+
+    answer: str
+    answer_status: AnswerStatus
+    extractive: bool = Field(description="The answer only repeats words of the pages.")
+    citations: list[CitationModel]
+    pages: list[HitModel]
+    model: str
+    timings_ms: dict[str, float]
+    request_id: str | None = Field(None, description="Set by the server.")
+
+    @classmethod
+    def of(cls, answer: types.Answer, request_id: str | None = None) -> AnswerModel:
+        """The model of an answer."""
+        return cls(
+            answer=answer.text,
+            answer_status=answer.status,
+            extractive=answer.extractive,
+            citations=[CitationModel.of(citation) for citation in answer.citations],
+            pages=[HitModel.of(hit) for hit in answer.hits],
+            model=answer.model,
+            timings_ms=answer.timings_ms,
+            request_id=request_id,
+        )
+
+    def plain(self) -> types.Answer:
+        """The answer it was made of."""
+        return types.Answer(
+            text=self.answer,
+            status=self.answer_status,
+            citations=tuple(citation.plain() for citation in self.citations),
+            hits=tuple(hit.plain() for hit in self.pages),
+            model=self.model,
+            extractive=self.extractive,
+            timings_ms=self.timings_ms,
+        )
+
+
+class DocumentModel(_Response):
+    """A file's bytes in a collection, and how far it has come."""
+
+    id: str
+    collection: str
+    sha256: str
+    name: str = Field(description="The newest of its names.")
+    names: list[str]
+    pages: int
+    pages_indexed: int
+    state: DocumentState
+    reason: str | None = Field(description="Why it failed, or a remark on what is missing.")
+    added_at: str
+
+    @classmethod
+    def of(cls, document: types.Document) -> DocumentModel:
+        """The model of a document."""
+        return cls(
+            id=document.id,
+            collection=document.collection,
+            sha256=document.sha256,
+            name=document.name,
+            names=list(document.names),
+            pages=document.pages,
+            pages_indexed=document.pages_indexed,
+            state=document.state,
+            reason=document.reason,
+            added_at=document.added_at,
+        )
+
+    def plain(self) -> types.Document:
+        """The document it was made of."""
+        return types.Document(
+            id=self.id,
+            collection=self.collection,
+            sha256=self.sha256,
+            name=self.name,
+            names=tuple(self.names),
+            pages=self.pages,
+            pages_indexed=self.pages_indexed,
+            state=self.state,
+            reason=self.reason,
+            added_at=self.added_at,
+        )
+
+
+class DocumentList(_Response):
+    """Every document, oldest first."""
+
+    documents: list[DocumentModel]
+
+
+class RefusedFile(_Response):
+    """A file of an upload that was not taken, and why."""
+
+    name: str
+    code: str
+    detail: str
+
+
+class UploadResponse(_Response):
+    """What became of the files of an upload: taken in and queued, or refused."""
+
+    documents: list[DocumentModel]
+    refused: list[RefusedFile]
+
+
+class WordModel(_Response):
+    """A word as it stands on the page."""
+
+    text: str
+    box: Box
+    line: int
+
+
+class PageModel(_Response):
+    """A page as ingestion read it."""
+
+    document_id: str
+    page: int = Field(description="1-based position in the PDF.")
+    page_label: str
+    width: float = Field(description="In points.")
+    height: float = Field(description="In points.")
+    text: str
+    text_source: TextSource
+    image_url: str
+    image: str = Field(description="Key of the page image; changes with its content.")
+    render_hash: str
+    perceptual_hash: str
+    words: list[WordModel] | None = Field(None, description="Only with ?words=true.")
+
+    @classmethod
+    def of(cls, page: types.Page, *, words: bool) -> PageModel:
+        """The model of a page, with or without its words' boxes."""
+        return cls(
+            document_id=page.ref.document_id,
+            page=page.ref.number,
+            page_label=page.label,
+            width=page.width,
+            height=page.height,
+            text=page.text,
+            text_source=page.text_source,
+            image_url=image_url(page.ref),
+            image=page.image,
+            render_hash=page.render_hash,
+            perceptual_hash=page.perceptual_hash,
+            words=[WordModel(text=w.text, box=w.box, line=w.line) for w in page.words]
+            if words
+            else None,
+        )
+
+    def plain(self) -> types.Page:
+        """The page it was made of; without words where they were not asked for."""
+        return types.Page(
+            ref=PageRef(self.document_id, self.page - 1),
+            label=self.page_label,
+            width=self.width,
+            height=self.height,
+            words=tuple(Word(w.text, w.box, w.line) for w in self.words or ()),
+            text_source=self.text_source,
+            image=self.image,
+            render_hash=self.render_hash,
+            perceptual_hash=self.perceptual_hash,
+        )
+
+
+class StatusModel(_Response):
+    """What a data folder holds."""
+
+    data_dir: str
+    profile: str
+    documents: dict[str, int] = Field(description="Documents by state.")
+    pages: int
+    collections: dict[str, int] = Field(description="Indexed pages by collection.")
+    disk_bytes: int
+
+
+class Health(_Response):
+    """That the server answers, and what it is."""
+
+    ok: bool
+    version: str
+    profile: str
+    documents: int
+
+
+class InvalidField(_Response):
+    """A part of a request that is not as it must be."""
+
+    field: str
+    message: str
+
+
+class Problem(_Response):
+    """Why a request failed (RFC 9457). ``code`` is stable and made for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[InvalidField] | None = None
+
+
+def image_url(ref: PageRef, boxes: tuple[Box, ...] = ()) -> str:
+    """Where the server shows a page, with ``boxes`` highlighted."""
+    path = f"/documents/{ref.document_id}/pages/{ref.number}/image"
+    return f"{path}?highlight={format_boxes(boxes)}" if boxes else path

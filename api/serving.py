@@ -1,0 +1,82 @@
+"""`pageglass serve`: one process that owns the data folder, indexes and answers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from api.app import create_app
+from api.services import Services
+from pageglass.errors import SettingsError
+from pageglass.settings import Settings
+from pageglass.types import Document
+
+_GRACE_SECONDS = 10
+"""How long a stop waits for answers under way."""
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._listening()
+
+
+def serve(
+    settings: Settings,
+    *,
+    folders: Sequence[Path] = (),
+    listening: Callable[[str], None],
+    progress: Callable[[Document], None],
+) -> None:
+    """Answer until a signal ends it; ``folders`` are kept indexed meanwhile.
+
+    ``listening`` is called with the address once requests are answered, ``progress`` whenever a
+    document moved on. Raises SettingsError where the port cannot be had, FolderInUse where
+    another process owns the data folder.
+    """
+    with _listen(settings.server.host, settings.server.port) as listener:
+        address = _address(listener)
+        # The socket comes first: the data folder's owner file must name the real address.
+        with Services(settings, command="serve", address=address) as services:
+            config = uvicorn.Config(
+                create_app(services),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+            services.start_worker(progress=progress)
+            if folders:
+                services.watch(folders)
+            _Server(config, lambda: listening(address)).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, target = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server((str(target[0]), port), family=family, backlog=128)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host} port {port}: {(error.strerror or str(error)).lower()}"
+            " (settings server.host and server.port; port 0 picks a free one)"
+        ) from None
+
+
+def _address(listener: socket.socket) -> str:
+    """Where programs on this machine reach the server."""
+    name: tuple[str, int] = listener.getsockname()[:2]
+    # "Every address" is no address to connect to.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0])  # noqa: S104
+    port = name[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,470 @@
+"""The command line, as real processes: what they print, where, and how they exit."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from api.owner import Owner, OwnerLock
+from api.printing import one_line, page_file, printable
+from tests.test_app import FERRY, TURBINE, encrypted_pdf, pdf_without_pages
+from tests.tiny import pdf
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("ingest", "ask", "search", "status", "rm", "watch", "serve", "doctor")
+CRANES = "Migrating cranes rest on the flooded meadows and leave before the first frost."
+QUESTION = "When does the ferry leave the pier?"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAGEGLASS_")}
+    return kept | {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "PAGEGLASS_DATA_DIR": str(data_dir),
+        "PAGEGLASS_INGEST__BATCH_PAGES": "2",
+        "PAGEGLASS_WATCH__SETTLE_SECONDS": "0.2",
+    }
+
+
+def pageglass(data_dir: Path, *args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api.cli", *map(str, args)],
+        env=environment(data_dir),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@contextmanager
+def running(data_dir: Path, *args: str | Path) -> Generator[subprocess.Popen[str]]:
+    """A command that goes on by itself; both its streams are one."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.cli", *map(str, args)],
+        env=environment(data_dir),
+        cwd=data_dir.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f"{pattern!r} never came: {seen}")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run a command on a data folder of its own."""
+    return lambda *args: pageglass(tmp_path / "data", *args, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with two documents."""
+    folder = tmp_path_factory.mktemp("indexed")
+    (folder / "docs").mkdir()
+    pdf(folder / "docs" / "ferry.pdf", FERRY, labels="r")
+    pdf(folder / "docs" / "turbine.pdf", TURBINE)
+    done = pageglass(folder / "data", "ingest", folder / "docs", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    return folder / "data"
+
+
+@pytest.fixture
+def ask(indexed: Path, tmp_path: Path) -> Run:
+    """Run a command on the folder with the two documents."""
+    return lambda *args: pageglass(indexed, *args, cwd=tmp_path)
+
+
+def one_error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The only line on standard error, without its ``pageglass: ``."""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("pageglass: ")
+    assert "\x1b" not in line
+    return line.removeprefix("pageglass: ")
+
+
+# Help
+
+
+def test_help_names_every_command_with_an_example(run: Run) -> None:
+    help = run("--help").stdout
+    assert [name for name in COMMANDS if f"\n  {name} " in help] == list(COMMANDS)
+    assert "..." not in help.partition("Commands:")[2]
+    for name in COMMANDS:
+        assert f"\n  pageglass {name}" in run(name, "--help").stdout, name
+
+
+def test_help_and_version_load_no_heavy_library() -> None:
+    code = """
+import sys
+from api.cli import app
+try:
+    app([sys.argv[1]], prog_name="pageglass")
+except SystemExit as end:
+    assert not end.code
+heavy = {"fastapi", "httpx", "numpy", "onnxruntime", "qdrant_edge", "PIL", "pydantic", "rich"}
+print("heavy:", *sorted(heavy & sys.modules.keys()))
+"""
+    for flag in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, flag],
+            env=environment(Path("unused")),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == "heavy:", flag
+
+
+# Ingest
+
+
+def test_ingest_says_what_became_of_every_file(run: Run, tmp_path: Path) -> None:
+    pdf(tmp_path / "good.pdf", FERRY)
+    (tmp_path / "broken.pdf").write_bytes(b"this is no PDF")
+    (tmp_path / "empty.pdf").write_bytes(b"")
+    (tmp_path / "nopages.pdf").write_bytes(pdf_without_pages())
+    encrypted_pdf(tmp_path)
+    names = ["broken.pdf", "empty.pdf", "locked.pdf", "nopages.pdf", "missing.pdf"]
+    done = run("ingest", "good.pdf", *names)
+    assert done.returncode == 1
+    lines = {line.split()[1].rstrip(":"): line for line in done.stdout.splitlines()}
+    assert lines.keys() == {"good.pdf", *names}
+    assert lines["good.pdf"] == "indexed    good.pdf (2 pages)"
+    for name in names:
+        assert re.fullmatch(rf"failed     {name}: .+", lines[name])
+    assert "password" in lines["locked.pdf"] or "encrypted" in lines["locked.pdf"]
+    assert done.stderr.splitlines()[-1] == "1 indexed, 5 failed"
+
+    again = run("ingest", "good.pdf", "--json")
+    assert again.returncode == 0
+    [report] = json.loads(again.stdout)["files"]
+    assert (report["path"], report["outcome"], report["reason"]) == ("good.pdf", "unchanged", None)
+    assert report["document"]["pages"] == 2
+
+
+def test_ingest_in_json_reports_failures_in_the_same_form(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.pdf").write_bytes(b"this is no PDF")
+    done = run("ingest", "broken.pdf", "missing.pdf", "--json")
+    assert done.returncode == 1
+    files = {file["path"]: file for file in json.loads(done.stdout)["files"]}
+    assert {file["outcome"] for file in files.values()} == {"failed"}
+    assert all(file["reason"] for file in files.values())
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("ingest", "missing.pdf"), "no such file"),
+        (("ingest", ".", "--collection", "a/b"), "a/b"),
+        (("--profile", "huge", "status"), "profile"),
+        (("--config", "none.toml", "status"), "none.toml"),
+        (("serve", "--host", "192.0.2.1"), "192.0.2.1"),
+        (("serve", "--watch", "/dev/null"), "/dev/null"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(run: Run, args: tuple[str, ...], words: str) -> None:
+    done = run(*args)
+    assert done.returncode == 2
+    assert words in one_error_line(done)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("ingest",), ("ask", "hi", "--top-k", "0"), ("fly",), ("search", "hi", "--jsn")]
+)
+def test_unknown_words_exit_2(run: Run, args: tuple[str, ...]) -> None:
+    assert run(*args).returncode == 2
+
+
+def test_settings_come_from_flags_then_environment_then_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pageglass.toml").write_text("[ingest]\ndpi = 72\n[serch]\ntop_k = 1\n")
+    assert "serch" in one_error_line(run("status"))
+    (tmp_path / "pageglass.toml").write_text('data_dir = "from-file"\n')
+    assert f"{tmp_path / 'data'}\n" in run("status").stdout
+    assert "data folder  from-flag\n" in run("--data-dir", "from-flag", "status").stdout
+
+
+# Asking
+
+
+def test_ask_cites_and_saves_the_cited_pages(ask: Run, tmp_path: Path) -> None:
+    done = ask("ask", QUESTION, "--save-pages", "cited")
+    assert done.returncode == 0, done.stderr
+    assert "(extractive: quoted from the pages)" in done.stdout
+    assert re.search(r'^\[1\] ferry\.pdf, page 1 \(label i\): "The ferry', done.stdout, re.M)
+    images = sorted((tmp_path / "cited").iterdir())
+    assert images[0].name == "01-ferry-page-1.png"
+    with Image.open(images[0]) as image:
+        colours = image.convert("RGB").getcolors(2**24)
+    assert colours is not None
+    assert any(colour == (255, 236, 64) for _, colour in colours)
+
+
+def test_ask_in_json_has_the_servers_form(ask: Run) -> None:
+    done = ask("ask", QUESTION, "--json", "--top-k", "2", "--document", "ferry.pdf")
+    answer = json.loads(done.stdout)
+    assert answer["answer_status"] == "answered"
+    assert len(answer["pages"]) == 2
+    assert {
+        "document_id",
+        "document_name",
+        "page",
+        "page_label",
+        "quote",
+        "boxes",
+        "verified",
+        "image_url",
+    } == answer["citations"][0].keys()
+
+
+def test_a_question_the_pages_do_not_answer_shows_the_nearest(ask: Run) -> None:
+    done = ask("ask", "Who composed the opera about the glacier in 1907?")
+    assert done.returncode == 0
+    assert done.stdout.startswith("The pages do not answer this.")
+    assert re.search(r"^ 1\. \w+\.pdf, page \d", done.stdout, re.M)
+
+
+def test_search_prints_pages_and_why(ask: Run) -> None:
+    done = ask("search", "price of tickets", "--json")
+    assert done.returncode == 0
+    body = json.loads(done.stdout)
+    assert body.keys() == {"pages"}
+    hit = body["pages"][0]
+    assert (hit["document_name"], hit["page"], hit["page_label"]) == ("ferry.pdf", 2, "ii")
+    assert {"document_id", "score", "why"} <= hit.keys()
+    assert hit["why"]["retrievers"][0].keys() == {"retriever", "rank", "score"}
+    lines = ask("search", "price of tickets", "-k", "1").stdout.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(" 1. ferry.pdf, page 2 (label ii)  (")
+
+
+@pytest.mark.parametrize("command", ["ask", "search"])
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("",), "question-invalid"),
+        (("x" * 100_000,), "question-invalid"),
+        (("hi", "--collection", "a/b"), "collection-name-invalid"),
+        (("hi", "--document", "nope"), "document-not-found"),
+    ],
+)
+def test_bad_questions_are_refused(
+    ask: Run, command: str, args: tuple[str, ...], code: str
+) -> None:
+    done = ask(command, *args, "--json")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == code
+    assert one_error_line(done) == error["message"]
+
+
+# Looking after documents
+
+
+def test_rm_takes_ids_and_names(run: Run, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        pdf(tmp_path / f"{name}.pdf", [f"{name}: {TURBINE[0]}"])
+    run("ingest", "a.pdf", "b.pdf", "c.pdf")
+    run("ingest", "a.pdf", "--collection", "other")
+    listed = json.loads(run("status", "--json").stdout)
+    ids = {d["name"]: d["id"] for d in listed["documents"] if d["collection"] == "default"}
+    assert listed["status"]["documents"] == {"indexed": 4}
+
+    assert "give an id" in one_error_line(run("rm", "a.pdf"))
+    done = run("rm", ids["a.pdf"], "nope.pdf", "b.pdf")
+    assert done.returncode == 1
+    assert "nope.pdf" in one_error_line(done)
+    assert run("rm", "nope.pdf").returncode == 2
+    left = run("status").stdout
+    assert "2 indexed" in left
+    assert ids["c.pdf"] in left
+    assert ids["a.pdf"] not in left
+    assert (tmp_path / "b.pdf").exists()
+
+
+def test_doctor_says_what_is_wrong_and_what_helps(run: Run, tmp_path: Path) -> None:
+    well = run("doctor", "--json")
+    report = json.loads(well.stdout)
+    names = ["python", "packages", "models", "ocr", "data folder", "free disk", "owner", "index"]
+    assert [check["name"] for check in report["checks"]] == names
+    wrong = [check for check in report["checks"] if not check["ok"]]
+    assert well.returncode == bool(wrong), wrong
+
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "catalog.sqlite").write_bytes(b"no database at all" * 100)
+    ill = run("doctor")
+    assert ill.returncode == 1
+    assert re.search(r"^PROBLEM  index: .+\n +-> .+", ill.stdout, re.M)
+
+
+# One owner
+
+
+def test_a_second_owner_is_told_who_the_first_is(run: Run, tmp_path: Path) -> None:
+    lock = OwnerLock(tmp_path / "data", Owner(os.getpid(), "ingest", None))
+    try:
+        done = run("status")
+        assert done.returncode == 1
+        message = one_error_line(done)
+        assert "`pageglass ingest`" in message
+        assert str(os.getpid()) in message
+        error = json.loads(run("search", "hi", "--json").stdout)["error"]
+        assert error["code"] == "folder-in-use"
+    finally:
+        lock.release()
+    assert run("status").returncode == 0
+
+
+def test_commands_go_through_the_server_that_owns_the_folder(run: Run, tmp_path: Path) -> None:
+    data, inbox = tmp_path / "data", tmp_path / "inbox"
+    with running(data, "serve", "--port", "0", "--watch", inbox) as server:
+        address = read_until(server, r"listens at (http://127\.0\.0\.1:\d+)")[1]
+        pdf(tmp_path / "ferry.pdf", FERRY)
+        done = run("ingest", "ferry.pdf", "missing.pdf")
+        assert done.returncode == 1
+        assert "indexed    ferry.pdf (2 pages)" in done.stdout
+        assert "failed     missing.pdf: no such file" in done.stdout
+
+        # What is dropped into the watched folder is indexed while the server answers.
+        pdf(inbox / "turbine.pdf", TURBINE)
+        read_until(server, r"^indexed +turbine\.pdf")
+        hits = json.loads(run("search", "bearing temperature", "--json").stdout)["pages"]
+        assert hits[0]["document_name"] == "turbine.pdf"
+        assert json.loads(run("status", "--json").stdout)["server"] == address
+
+        answered = run("ask", QUESTION, "--save-pages", "cited")
+        assert "ferry.pdf, page 1" in answered.stdout
+        assert (tmp_path / "cited" / "01-ferry-page-1.png").exists()
+        with running(data, "watch", tmp_path / "drop", "--collection", "birds") as watcher:
+            read_until(watcher, "watching")
+            pdf(tmp_path / "drop" / "crane.pdf", [CRANES])
+            read_until(watcher, r"^indexed +\S+crane\.pdf \(1 page\)")
+        refused = run("serve", "--port", "0")
+        assert refused.returncode == 1
+        assert address in one_error_line(refused)
+        assert run("rm", "turbine.pdf").returncode == 0
+
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+    left = json.loads(run("status", "--json").stdout)["documents"]
+    assert {d["name"]: d["collection"] for d in left} == {
+        "ferry.pdf": "default",
+        "crane.pdf": "birds",
+    }
+
+
+def test_watch_indexes_what_is_dropped_until_ctrl_c(run: Run, tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    with running(tmp_path / "data", "watch", inbox) as watcher:
+        read_until(watcher, "watching")
+        pdf(inbox / "ferry.pdf", FERRY)
+        read_until(watcher, r"^indexed +ferry\.pdf \(2 pages\)")
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(timeout=30) == 0
+    assert "1 indexed" in run("status").stdout
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_a_state_the_same_command_goes_on_from(
+    run: Run, tmp_path: Path, how: signal.Signals
+) -> None:
+    pdf(tmp_path / "long.pdf", [f"Section {n}. " + FERRY[n % 2] * 4 for n in range(16)])
+    with running(tmp_path / "data", "ingest", "long.pdf") as process:
+        until = time.monotonic() + 60
+        while not list((tmp_path / "data" / "images").glob("??/*.jpg")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(how)
+        out = process.communicate(timeout=60)[0]
+        assert process.returncode == 130
+    assert out.splitlines()[-1].endswith("stopped; run the same command again to go on")
+    assert "Traceback" not in out
+    again = run("ingest", "long.pdf")
+    assert again.returncode == 0
+    assert "indexed    long.pdf (16 pages)" in again.stdout
+
+
+def test_a_terminal_sees_a_bar_and_plain_result_lines(tmp_path: Path) -> None:
+    pdf(tmp_path / "ferry.pdf", [FERRY[0]] * 3)
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "ingest", "ferry.pdf"],
+        env=environment(tmp_path / "data") | {"TERM": "xterm", "COLUMNS": "100"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        seen = io.BytesIO()
+        while chunk := _read(master):
+            seen.write(chunk)
+        assert process.stdout is not None
+        out = process.stdout.read().decode()
+    os.close(master)
+    assert process.returncode == 0
+    assert out == "indexed    ferry.pdf (3 pages)\n"
+    assert "pages" in seen.getvalue().decode()
+    assert "left" in seen.getvalue().decode()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # The other end is closed.
+        return b""
+
+
+# Words
+
+
+def test_nothing_a_document_says_reaches_the_terminal_as_a_command() -> None:
+    assert printable("a\x1b[31mb\r\u202ec\u00a0d\ne") == "a\ufffd[31mb \ufffdc d\ne"
+    assert one_line(" a\n\tb ") == "a b"
+    hostile = page_file(Path("cited"), 1, "../../etc/pass wd\x00.pdf", 3)
+    assert hostile == Path("cited/01-pass-wd--page-3.png")
+
+
+def test_file_names_that_are_no_utf8_survive(run: Run, tmp_path: Path) -> None:
+    odd: Any = os.fsencode(tmp_path) + b"/f\xff.pdf"
+    pdf(tmp_path / "x.pdf", FERRY).rename(os.fsdecode(odd))
+    done = run("ingest", ".", "--json")
+    assert done.returncode == 0, done.stderr
+    [report] = json.loads(done.stdout)["files"]
+    assert report["outcome"] == "indexed"
