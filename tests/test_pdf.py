@@ -473,11 +473,12 @@ ANSWERS = {
     "send(page | {'render_hash': '../../etc'}, jpeg)": "impossible reply",
     "send(page | {'pixel_width': 60000, 'pixel_height': 60000}, jpeg)": "impossible reply",
     "send(page, b'<svg onload=alert(1)>')": "impossible reply",
-    "send(page, jpeg * 10_000_000)": "impossible reply",
+    "sys.stdout.buffer.write(struct.pack('>II', 2, 2**31)); sys.stdout.flush()": "impossible",
+    "sys.stdout.buffer.write(struct.pack('>II', 2**31, 2)); sys.stdout.flush()": "impossible",
     "sys.stdout.buffer.write(b'\\xff' * 100); sys.stdout.flush()": "impossible reply",
     "sys.stdout.buffer.write(struct.pack('>II', 2, 0) + b'[]'); sys.stdout.flush()": "impossible",
     "while True: send({'id': 0, 'kind': 'ready'})": "impossible reply",
-    "time.sleep(60)": "took more than 1 seconds",
+    "time.sleep(60)": "took more than 2 seconds",
     "sys.exit(3)": "crashed (exit status 3)",
 }
 
@@ -493,7 +494,7 @@ def test_whatever_a_child_sends_the_parent_stands(tmp_path: Path) -> None:
         "import json, sys\nfrom pathlib import Path\n"
         "from ingest.pdf import PdfReader, RawPage\n"
         "from pageglass.settings import IngestSettings\n"
-        "settings = IngestSettings.model_validate({'limits': {'page_seconds': 1}})\n"
+        "settings = IngestSettings.model_validate({'limits': {'page_seconds': 2}})\n"
         "results = []\n"
         "for text in json.load(sys.stdin):\n"
         "    (Path(sys.argv[1]) / '_pdf_child.py').write_text(text)\n"

@@ -1,0 +1,1 @@
+"""Hits into an answer."""

@@ -1,0 +1,384 @@
+"""The program that opens PDFs: started by ``ingest.pdf`` in its own process, under limits.
+
+It reads requests from its standard input and writes replies to its standard output, each a frame
+(see ``read_frame``): a JSON header and raw bytes. The first frame is the settings; then come
+
+    {"id": 1, "op": "open", "path": "..."}  ->  {"id": 1, "kind": "opened", "pages": 9, ...}
+    {"id": 2, "op": "page", "index": 0}     ->  {"id": 2, "kind": "page", ...} + JPEG bytes
+
+and either may be answered by ``{"kind": "refused", "problem": ..., "detail": ...}``. It opens one
+document at a time, writes no file and needs no network; scripts, attachments and links inside a
+PDF are never touched. Nothing here is trusted by the parent, which checks every reply.
+
+This file is run, never imported, by the application: PyMuPDF stays out of the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import imagehash
+import pymupdf
+from PIL import Image
+from pymupdf.mupdf import FzErrorBase
+
+try:
+    import resource
+except ImportError:  # Windows has no limits for a process; the parent's clock is all there is.
+    resource = None
+
+Json = dict[str, Any]
+_FoundWord = tuple[float, float, float, float, str, int, int, int]  # see Page.get_text("words")
+
+_FRAME = struct.Struct(">II")
+# Ligatures are expanded and text outside the page is dropped; words are never dehyphenated,
+# because quotes are compared with the page letter by letter.
+_TEXT_FLAGS = pymupdf.TEXT_PRESERVE_WHITESPACE | pymupdf.TEXT_MEDIABOX_CLIP
+# What str.split() splits at, beyond the blank and the no-break space that MuPDF knows.
+_DELIMITERS = "".join(
+    chr(code) for code in range(0x3001) if chr(code).isspace() and chr(code) not in " \xa0"
+)
+_JPEG_SIDE = 65_000  # JPEG ends at 65,535 pixels a side
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Refusal(Exception):
+    """The document or page cannot be had; ``problem`` is one of the parent's known words."""
+
+    def __init__(self, problem: str, detail: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.detail = detail
+
+
+def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
+    """One frame: two big-endian 32-bit lengths, the JSON header, the bytes; None at the end."""
+    prefix = stream.read(_FRAME.size)
+    if len(prefix) < _FRAME.size:
+        return None
+    header, blob = _FRAME.unpack(prefix)
+    return stream.read(header), stream.read(blob)
+
+
+def write_frame(stream: BinaryIO, header: Json, blob: bytes = b"") -> None:
+    """The reverse of ``read_frame``."""
+    head = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
+    stream.write(_FRAME.pack(len(head), len(blob)))
+    stream.write(head)
+    stream.write(blob)
+    stream.flush()
+
+
+class Reader:
+    """One open document at a time, and its pages."""
+
+    def __init__(self, settings: Json) -> None:
+        self._settings = settings
+        self._document: pymupdf.Document | None = None
+        self._labels: list[tuple[int, str]] = []
+
+    def open(self, path: str) -> Json:
+        """Open the PDF at ``path`` in place of the one open now."""
+        if self._document is not None:
+            self._document.close()
+            self._document = None
+            pymupdf.TOOLS.store_shrink(100)  # nothing of it stays for the next one
+        # By name where it can be: MuPDF reads what it needs, and files may be large.
+        try:
+            if path.isprintable():
+                document = pymupdf.open(path, filetype="pdf")
+            else:  # a name that is not UTF-8 does not pass into MuPDF
+                document = pymupdf.open(stream=Path(path).read_bytes(), filetype="pdf")
+        except RuntimeError as error:  # pymupdf's file errors are RuntimeErrors
+            raise self._open_refusal(error) from None
+        if not document.is_pdf:  # MuPDF also looks at content: an e-book named .pdf opens
+            raise Refusal("not-pdf")
+        if document.needs_pass:
+            raise Refusal("encrypted")
+        pages = document.page_count
+        if pages < 1:
+            raise Refusal("no-pages")
+        if pages > self._settings["pages"]:
+            raise Refusal("too-many-pages")
+        self._document = document
+        self._labels = _label_rules(document)
+        title = (document.metadata or {}).get("title")
+        return {"kind": "opened", "pages": pages, "title": _plain(str(title or ""), 1000)}
+
+    def _open_refusal(self, error: Exception) -> Refusal:
+        detail = _detail(error.__cause__ or error)
+        if _is_memory(detail):
+            return Refusal("memory")
+        if "encrypt" in detail or "password" in detail:
+            return Refusal("encrypted", detail)
+        return Refusal("damaged", detail)
+
+    def page(self, index: int) -> tuple[Json, bytes]:
+        """Page ``index`` of the open document: the reply's header and the JPEG."""
+        if self._document is None:
+            raise Refusal("damaged", "no document is open")
+        pymupdf.TOOLS.reset_mupdf_warnings()
+        if not 0 <= index < self._document.page_count:
+            raise Refusal("damaged", "the document has no such page")
+        page = self._document.load_page(index)
+        # One interpretation of the page serves picture and text, in the same coordinates: those
+        # of the page as shown, with rotation and crop box applied.
+        drawing = page.get_displaylist()
+        area = drawing.rect
+        words = self._words(drawing, area)
+        header, jpeg = self._picture(drawing, area)
+        # MuPDF draws on without an image it had no memory for. The page would look read, so it is
+        # refused instead.
+        if _is_memory(pymupdf.TOOLS.mupdf_warnings()):
+            raise Refusal("memory")
+        header |= {
+            "kind": "page",
+            "index": index,
+            "label": _label(self._labels, index),
+            "width": area.width,
+            "height": area.height,
+            "words": words,
+        }
+        return header, jpeg
+
+    def _words(
+        self, drawing: pymupdf.DisplayList, area: pymupdf.Rect
+    ) -> list[tuple[str, int, float, float, float, float]]:
+        """(text, line, x0, y0, x1, y1) in reading order, boxes as shares of the page."""
+        # extractWORDS is a method of TextPage, which a display list does not give of itself.
+        text_page = pymupdf.TextPage(drawing.get_textpage(_TEXT_FLAGS))
+        found = cast(list[_FoundWord], text_page.extractWORDS(_DELIMITERS))
+        characters_left = self._settings["characters"]
+        words: list[tuple[str, int, float, float, float, float]] = []
+        line, last = -1, None
+        for x0, y0, x1, y1, text, block, line_of_block, _ in found[: self._settings["words"]]:
+            left, right = _share(x0, area.x0, area.width), _share(x1, area.x0, area.width)
+            top, bottom = _share(y0, area.y0, area.height), _share(y1, area.y0, area.height)
+            if left >= right or top >= bottom:  # outside the page, or without any extent
+                continue
+            text = _plain(text, self._settings["word_characters"])
+            characters_left -= len(text)
+            if characters_left < 0:
+                break
+            if (block, line_of_block) != last:
+                line, last = line + 1, (block, line_of_block)
+            words.append((text, line, left, top, right, bottom))
+        return words
+
+    def _picture(self, drawing: pymupdf.DisplayList, area: pymupdf.Rect) -> tuple[Json, bytes]:
+        zoom = self._settings["dpi"] / 72
+        zoom = min(
+            zoom,
+            math.sqrt(self._settings["pixels"] / (area.width * area.height)),
+            _JPEG_SIDE / max(area.width, area.height),
+        )
+        pixmap = drawing.get_pixmap(pymupdf.Matrix(zoom, zoom), pymupdf.csRGB, alpha=0)
+        width, height = pixmap.width, pixmap.height
+        digest = hashlib.sha256(f"{width}x{height}:".encode())
+        digest.update(pixmap.samples_mv)
+        # Pillow from here on: MuPDF's own JPEG writer and colour count take 15 times as long.
+        image = Image.frombuffer(
+            "RGB", (width, height), pixmap.samples_mv, "raw", "RGB", pixmap.stride, 1
+        )
+        file = io.BytesIO()
+        image.save(
+            file,
+            "JPEG",
+            quality=self._settings["jpeg_quality"],
+            dpi=(round(zoom * 72), round(zoom * 72)),
+        )
+        # Averaged down while well above the 64 x 64 pixels that the hash looks at, for otherwise
+        # most of the cost of the hash is in scaling the full image.
+        small = image.reduce(max(1, min(width, height) // 256))
+        header = {
+            "pixel_width": width,
+            "pixel_height": height,
+            "render_hash": digest.hexdigest(),
+            "perceptual_hash": str(imagehash.phash(small, hash_size=16)),
+            "blank": image.getcolors(1) is not None,
+        }
+        return header, file.getvalue()
+
+
+def _share(value: float, start: float, extent: float) -> float:
+    """``value`` as a share of the page, 0..1; five digits are below a hundredth of a point."""
+    share = (value - start) / extent
+    return round(min(1.0, max(0.0, share)), 5) if math.isfinite(share) else 0.0
+
+
+def _plain(text: str, most: int) -> str:
+    """``text`` cut to ``most`` characters and without lone surrogates: fit for UTF-8."""
+    if text.isascii():
+        return text[:most]
+    # A pair of surrogates becomes its character on the way, a lone one U+FFFD.
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")[:most]
+
+
+def _detail(error: BaseException) -> str:
+    return _plain(" ".join(str(error).split()), 120)
+
+
+def _is_memory(message: str) -> bool:
+    """Whether MuPDF says that an allocation failed (source/fitz/memory.c)."""
+    return "malloc" in message or "calloc" in message or "realloc" in message
+
+
+def _label_rules(document: pymupdf.Document) -> list[tuple[int, str]]:
+    """(first page, PDF dictionary) of each range of page labels, by first page."""
+    try:
+        # pymupdf's public readers of labels lose prefixes with "/" and break on odd rules.
+        return sorted(cast(list[tuple[int, str]], document._get_page_labels()))
+    except Exception:
+        return []  # labels that cannot be read are as good as none
+
+
+def _label(rules: list[tuple[int, str]], index: int) -> str:
+    """The printed label of page ``index``, or its 1-based number where the PDF has none."""
+    rule = next((rule for rule in reversed(rules) if rule[0] <= index), None)
+    if rule is None:
+        return str(index + 1)
+    first, text = rule
+    style = re.search(r"/S\s*/([DRrAa])", text)
+    start = re.search(r"/St\s+(\d{1,9})\b", text)
+    number = index - first + (int(start[1]) if start else 1)
+    label = _label_prefix(text) + (_numeral(style[1], number) if style else "")
+    return label[:64].strip() or str(index + 1)
+
+
+def _label_prefix(rule: str) -> str:
+    """The string under /P of a label rule, as MuPDF prints it: (literal) or <hex>."""
+    if found := re.search(r"/P\s*<([0-9A-Fa-f]*)>", rule):
+        data = bytes.fromhex(found[1] if len(found[1]) % 2 == 0 else found[1] + "0")
+    elif found := re.search(r"/P\s*\(((?:[^\\()]|\\.|\([^()]*\))*)\)", rule, re.DOTALL):
+        plain = re.sub(r"\\([0-7]{1,3})", lambda octal: chr(int(octal[1], 8) & 255), found[1])
+        data = re.sub(r"\\(.)", r"\1", plain).encode("latin-1", "replace")
+    else:
+        return ""
+    if data.startswith(b"\xfe\xff"):
+        return data[2:].decode("utf-16-be", "replace")
+    return data.decode("latin-1")
+
+
+def _numeral(style: str, number: int) -> str:
+    """``number`` in the style of a page label (PDF 32000-1, table 159); "" for absurd ones."""
+    if style == "D":
+        return str(number)
+    if not 0 < number < 5000:  # roman and letter labels grow with the number itself
+        return ""
+    if style in "Aa":
+        letters = chr(ord("A") + (number - 1) % 26) * ((number - 1) // 26 + 1)
+        return letters if style == "A" else letters.lower()
+    roman = ""
+    for value, digits in zip(
+        (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1),
+        ("M", "CM", "D", "CD", "C", "XC", "L", "XL", "X", "IX", "V", "IV", "I"),
+        strict=True,
+    ):
+        roman += digits * (number // value)
+        number %= value
+    return roman if style == "R" else roman.lower()
+
+
+def _die_with(parent: int) -> None:
+    """Have Linux kill this process when the parent dies, even in the middle of a page."""
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+
+def _address_space() -> int:
+    """Bytes of address space in use now, mostly by libraries; 0 where /proc does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def _limit(memory_mb: int) -> None:
+    """Hard limits for what follows: address space beyond that of the libraries already loaded,
+    no core dump, no file written."""
+    if resource is None:
+        return
+    for what, most in (
+        (resource.RLIMIT_AS, _address_space() + memory_mb * 2**20),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        # macOS knows RLIMIT_AS and refuses to set it.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(what, (most, most))
+
+
+def _allow_seconds(seconds: float) -> None:
+    """Let this process use ``seconds`` more of CPU time; SIGXCPU ends it after that.
+
+    Rounded up to the whole seconds that the kernel counts in.
+    """
+    if resource is not None:
+        limit = math.ceil(time.process_time() + seconds) + 1
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def main() -> None:
+    """Answer requests until the parent closes the pipe."""
+    requests = sys.stdin.buffer
+    # Replies go to a copy of standard output; the original is closed, so that nothing printed by
+    # a library can end up between the frames.
+    replies = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (no Path needed for the null device)
+        os.dup2(nowhere.fileno(), 1)
+    first = read_frame(requests)
+    if first is None:
+        return
+    settings = cast(Json, json.loads(first[0]))
+    _die_with(settings["parent"])
+    pymupdf.TOOLS.mupdf_display_errors(False)
+    pymupdf.TOOLS.mupdf_display_warnings(False)
+    # The hash once on nothing: it imports scipy, which belongs before the limits.
+    imagehash.phash(Image.new("L", (64, 64)), hash_size=16)
+    _limit(settings["memory_mb"])
+    reader = Reader(settings)
+    write_frame(replies, {"id": 0, "kind": "ready"})
+    while (frame := read_frame(requests)) is not None:
+        request = cast(Json, json.loads(frame[0]))
+        _allow_seconds(settings["page_seconds"])
+        blob = b""
+        try:
+            if request["op"] == "open":
+                header = reader.open(request["path"])
+            else:
+                header, blob = reader.page(request["index"])
+        except Refusal as refusal:
+            header = {"kind": "refused", "problem": refusal.problem, "detail": refusal.detail}
+        except MemoryError:
+            header = {"kind": "refused", "problem": "memory", "detail": ""}
+        except (FzErrorBase, RuntimeError) as error:  # MuPDF's, and PyMuPDF's own
+            detail = _detail(error)
+            problem = "memory" if _is_memory(detail) else "damaged"
+            header = {"kind": "refused", "problem": problem, "detail": detail}
+        except Exception as error:  # ours or PyMuPDF's mistake, and to be reported as one
+            detail = f"{type(error).__name__}: {_detail(error)}"
+            header = {"kind": "refused", "problem": "defect", "detail": detail}
+        write_frame(replies, header | {"id": request["id"]}, blob)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        main()
