@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from pageglass.types import Page
@@ -48,6 +48,18 @@ class Bm25Encoder:
     def encode_question(self, text: str) -> Vectors:
         """``{"sparse": ...}`` with weight 1 a term, or nothing where no term is left."""
         return _named(self.name, self._bm25.embed_query(text))
+
+
+def is_stopword(word: str) -> bool:
+    """Whether BM25 drops the word: an English function word, or punctuation."""
+    return not _stopwords().embed_query(word).indices
+
+
+@cache
+def _stopwords() -> Any:
+    import qdrant_edge
+
+    return qdrant_edge.Bm25()
 
 
 def _text(page: Page) -> str:

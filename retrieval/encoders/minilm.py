@@ -9,6 +9,7 @@ network is never touched.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import threading
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ BUNDLED = Path(__file__).with_name("minilm_l6_v2")
 CHECKSUMS = "SHA256SUMS"
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+PROJECTION = "projection.npy"
 
 _CLS, _SEP = 101, 102
 _BATCH_PIECES = 512
@@ -186,6 +188,19 @@ class MiniLM:
             own_end=size,
         )
         return _passage([chunk], self._run([chunk.pieces]))
+
+    def projection(self) -> FloatRows:
+        """(384, 128): what token vectors are multiplied by before they are stored (project.py).
+
+        Raises ModelError as encode_passages does.
+        """
+        content = _checked(self._dir, PROJECTION)
+        return np.load(io.BytesIO(content), allow_pickle=False).astype(np.float32)
+
+    def checksums(self) -> list[str]:
+        """SHA-256 and name of each file that shapes the vectors. Raises ModelError."""
+        _checked(self._dir, PROJECTION)
+        return (self._dir / CHECKSUMS).read_text("utf-8").splitlines()
 
     def _run(self, sequences: Sequence[IntRows]) -> list[FloatRows]:
         """Last hidden states (n + 2, 384) of each sequence of n pieces, in order."""

@@ -191,12 +191,18 @@ def export(weights: Path) -> None:
         "model.onnx": build(load(content)),
         "tokenizer.json": tokenizer(_official(file.with_name("tokenizer.json"), TOKENIZER_SHA256)),
     }
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in made.items()}
     for name, data in made.items():
         (FOLDER / name).write_bytes(data)
-    lines = (f"{checksum}  {name}\n" for name, checksum in sums.items())
-    (FOLDER / "SHA256SUMS").write_text("".join(lines), "utf-8")
+    record_checksums()
     write_reference(file.parent)
+
+
+def record_checksums() -> None:
+    """Write SHA256SUMS anew, from the files as they are."""
+    names = ("model.onnx", "projection.npy", "tokenizer.json")
+    present = [name for name in names if (FOLDER / name).exists()]
+    lines = [f"{hashlib.sha256((FOLDER / n).read_bytes()).hexdigest()}  {n}\n" for n in present]
+    (FOLDER / "SHA256SUMS").write_text("".join(lines), "utf-8")
 
 
 def write_reference(model: Path) -> None:
