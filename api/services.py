@@ -211,7 +211,9 @@ class Services:
         """
         check_collection_name(collection)
         enqueued = self._pipeline.enqueue(
-            data, collection=collection, source=source or f"upload:{name}:{time.time_ns()}",
+            data,
+            collection=collection,
+            source=source or f"upload:{name}:{time.time_ns()}",
             name=name,
         )
         self._worker.wake()
@@ -266,9 +268,7 @@ class Services:
         pages: dict[str, int] = {}
         for document in self.catalog.documents():
             states[document.state] = states.get(document.state, 0) + 1
-            pages[document.collection] = (
-                pages.get(document.collection, 0) + document.pages_indexed
-            )
+            pages[document.collection] = pages.get(document.collection, 0) + document.pages_indexed
         return Status(
             data_dir=str(self.settings.data_dir),
             profile=self.settings.profile,

@@ -1,6 +1,6 @@
 """Is the base install small, and free of torch?
 
-    make check-size
+make check-size
 """
 
 from __future__ import annotations

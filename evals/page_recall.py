@@ -199,7 +199,9 @@ def _print(result: Mapping[str, Any]) -> None:
     rows |= {f"only {name}": scores for name, scores in result["by_retriever"].items()}
     table = Table("", *result["overall"])
     for name, scores in rows.items():
-        table.add_row(name, *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in scores.values()))
+        table.add_row(
+            name, *(f"{v:.3f}" if isinstance(v, float) else str(v) for v in scores.values())
+        )
     console.print(table)
     for kind, counts in result.get("answers", {}).items():
         console.print(f"{kind}: {counts['declined']} of {counts['cases']}")

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,9 +154,7 @@ class Catalog:
                     " WHERE id = ?",
                     (wanted,),
                 )
-                db.execute(
-                    "DELETE FROM stages WHERE document = ? AND state = 'failed'", (wanted,)
-                )
+                db.execute("DELETE FROM stages WHERE document = ? AND state = 'failed'", (wanted,))
             key = (collection, source)
             held = db.execute(
                 "SELECT s.document, d.state FROM sources s JOIN documents d ON d.id = s.document"
@@ -165,8 +163,7 @@ class Catalog:
             ).fetchone()
             if held is None:
                 db.execute(
-                    "INSERT INTO sources (collection, source, name, document)"
-                    " VALUES (?, ?, ?, ?)",
+                    "INSERT INTO sources (collection, source, name, document) VALUES (?, ?, ?, ?)",
                     (*key, name, wanted),
                 )
             elif held["document"] == wanted:
@@ -467,7 +464,7 @@ class Catalog:
     # Inside
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -501,8 +498,7 @@ class Catalog:
     def _names(self, id: str) -> tuple[str, ...]:
         with self._lock:
             rows = self._db.execute(
-                "SELECT name FROM sources WHERE document = ?1 OR next_document = ?1"
-                " ORDER BY rowid",
+                "SELECT name FROM sources WHERE document = ?1 OR next_document = ?1 ORDER BY rowid",
                 (id,),
             ).fetchall()
         return tuple(dict.fromkeys(row["name"] for row in rows))

@@ -1,7 +1,7 @@
 """Text for pages that have none: RapidOCR's PP-OCR models, which come inside its wheel.
 
-Nothing heavy is imported before the first page is read, and nothing is ever downloaded: the model
-files are named by path, so RapidOCR's downloader has no part in it.
+Nothing heavy is imported before the first page is read, and nothing is ever downloaded: RapidOCR
+gets sessions made here from the files of its wheel, so its downloader has no part in it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pageglass.errors import ModelError
 from pageglass.types import Box, Word
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
     from rapidocr import RapidOCR
 
 _DETECTION = "PP-OCRv6_det_small.onnx"
@@ -119,20 +120,33 @@ def _engine(threads: int) -> RapidOCR:
                 "Global.use_cls": False,  # pages are upright; PDF rotation is applied already
                 "Global.return_word_box": True,
                 "Global.text_score": 0.0,  # filtered here: its own filter mixes up word boxes
-                "Det.model_path": str(models / _DETECTION),
-                "Rec.model_path": str(models / _RECOGNITION),
                 "Rec.rec_batch_num": 1,  # lines differ in length; batches pad them all
-                "EngineConfig.onnxruntime.intra_op_num_threads": threads,
-                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
         )
-        # RapidOCR itself loads late; a damaged file must be met here, as a ModelError.
+        for part, name in ((engine.cfg.Det, _DETECTION), (engine.cfg.Rec, _RECOGNITION)):
+            part._set_flag("allow_objects", True)
+            part.session = _session(models / name, threads)
+        # RapidOCR itself loads at the first page.
         engine._load_det_model()
         engine._load_rec_model()
     except Exception as error:  # onnxruntime and RapidOCR raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the OCR models do not load, reinstall rapidocr: {reason}") from error
     return engine
+
+
+def _session(path: Path, threads: int) -> InferenceSession:
+    from onnxruntime import InferenceSession, SessionOptions  # pyright: ignore[reportAttributeAccessIssue]
+
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.enable_cpu_mem_arena = False  # pages and lines differ in size; an arena keeps it all
+    # Waiting threads sleep. RapidOCR's own sessions let them spin, which on two threads is a third
+    # slower, and slower than one thread where other work wants the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _bounds(quad: _Quad, width: int, height: int) -> Box:

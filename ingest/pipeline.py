@@ -76,9 +76,7 @@ class Pipeline:
 
     # Accepting and removing
 
-    def enqueue(
-        self, data: BinaryIO, *, collection: str, source: str, name: str
-    ) -> Enqueued:
+    def enqueue(self, data: BinaryIO, *, collection: str, source: str, name: str) -> Enqueued:
         """Keep a copy of the bytes and queue them; once this returns they cannot be lost.
 
         NotADocument where there are no bytes, LimitExceeded where there are too many.
@@ -109,7 +107,7 @@ class Pipeline:
         sha256 = digest.hexdigest()
         with self._writing:
             self.finish_removals()
-            os.replace(copy.name, self.original(sha256))
+            Path(copy.name).replace(self.original(sha256))
             enqueued = self._catalog.enqueue(
                 collection=collection, sha256=sha256, source=source, name=name
             )

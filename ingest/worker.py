@@ -30,7 +30,7 @@ class Worker:
         """``progress`` is called whenever a document moved on."""
         self._catalog = catalog
         self._pipeline = pipeline
-        self._progress = progress or (lambda document: None)
+        self._report = progress
         self._stopping = threading.Event()
         self._waiting = threading.Event()
 
@@ -75,6 +75,10 @@ class Worker:
         if self._catalog.exists(document.id):
             self._progress(self._catalog.document(document.id))
         return True
+
+    def _progress(self, document: Document) -> None:
+        if self._report is not None:
+            self._report(document)
 
     def _settle(self, document: Document) -> None:
         attempts = self._catalog.attempts(document.id)

@@ -31,59 +31,65 @@ class _Section(BaseModel):
 class LimitSettings(_Section):
     """What one PDF may cost its child process."""
 
-    file_mb: int = Field(1024, ge=1, description="Largest file taken in, in MB.")
-    pages: int = Field(10_000, ge=1, description="Most pages in a document.")
+    file_mb: int = Field(default=1024, ge=1, description="Largest file taken in, in MB.")
+    pages: int = Field(default=10_000, ge=1, description="Most pages in a document.")
     pixels: int = Field(
-        40_000_000, ge=10_000, description="Most pixels of a page image; larger pages are scaled."
+        default=40_000_000,
+        ge=10_000,
+        description="Most pixels of a page image; larger pages are scaled.",
     )
     memory_mb: int = Field(
-        2048, ge=256, description="Address space of the process that opens PDFs, in MB."
+        default=2048, ge=256, description="Address space of the process that opens PDFs, in MB."
     )
     page_seconds: float = Field(
-        60.0, gt=0, description="Wall clock and CPU time a single page may take, in seconds."
+        default=60.0,
+        gt=0,
+        description="Wall clock and CPU time a single page may take, in seconds.",
     )
-    words: int = Field(20_000, ge=100, description="Most words kept of a page.")
+    words: int = Field(default=20_000, ge=100, description="Most words kept of a page.")
 
 
 class IngestSettings(_Section):
     """From files to pages."""
 
-    dpi: int = Field(150, ge=36, le=600, description="Resolution of page images.")
-    jpeg_quality: int = Field(85, ge=30, le=100, description="JPEG quality of page images.")
-    ocr: bool = Field(True, description="Read pages without a text layer by OCR.")
+    dpi: int = Field(default=150, ge=36, le=600, description="Resolution of page images.")
+    jpeg_quality: int = Field(default=85, ge=30, le=100, description="JPEG quality of page images.")
+    ocr: bool = Field(default=True, description="Read pages without a text layer by OCR.")
     ocr_below_characters: int = Field(
-        50, ge=0, description="A page whose text layer is shorter than this goes to OCR."
+        default=50, ge=0, description="A page whose text layer is shorter than this goes to OCR."
     )
-    batch_pages: int = Field(16, ge=1, le=256, description="Pages encoded and stored at a time.")
+    batch_pages: int = Field(
+        default=16, ge=1, le=256, description="Pages encoded and stored at a time."
+    )
     limits: LimitSettings = LimitSettings()
 
 
 class SearchSettings(_Section):
     """From a question to ranked pages."""
 
-    top_k: int = Field(5, ge=1, le=100, description="Pages returned by default.")
+    top_k: int = Field(default=5, ge=1, le=100, description="Pages returned by default.")
     candidates: int = Field(
-        100, ge=1, le=1000, description="Pages each retriever gives into the fusion."
+        default=100, ge=1, le=1000, description="Pages each retriever gives into the fusion."
     )
-    rrf_k: int = Field(60, ge=1, description="The constant k of reciprocal rank fusion.")
+    rrf_k: int = Field(default=60, ge=1, description="The constant k of reciprocal rank fusion.")
     weights: dict[str, float] = Field(
         default_factory=dict,
         description="Fusion weight by retriever, over the profile's own; 0 switches one off.",
     )
     group_duplicates: bool = Field(
-        True, description="Show one page for pages that look and read alike."
+        default=True, description="Show one page for pages that look and read alike."
     )
     question_characters: int = Field(
-        4000, ge=1, description="Longest question accepted, in characters."
+        default=4000, ge=1, description="Longest question accepted, in characters."
     )
 
 
 class AnswerSettings(_Section):
     """From ranked pages to an answer."""
 
-    pages: int = Field(5, ge=1, le=20, description="Pages the answering model may look at.")
+    pages: int = Field(default=5, ge=1, le=20, description="Pages the answering model may look at.")
     threshold: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=1,
         description="Support below which an answer is declined; higher declines more.",
@@ -94,19 +100,23 @@ class WatchSettings(_Section):
     """A folder that is kept indexed."""
 
     settle_seconds: float = Field(
-        2.0, ge=0, description="A file is taken once its size and time stood still this long."
+        default=2.0,
+        ge=0,
+        description="A file is taken once its size and time stood still this long.",
     )
     rescan_seconds: float = Field(
-        300.0, gt=0, description="Full rescan of watched folders at this interval."
+        default=300.0, gt=0, description="Full rescan of watched folders at this interval."
     )
 
 
 class ServerSettings(_Section):
     """`pageglass serve`."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    upload_mb: int = Field(512, ge=1, description="Largest upload, in MB.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    upload_mb: int = Field(default=512, ge=1, description="Largest upload, in MB.")
 
 
 def _default_data_dir() -> Path:
@@ -130,7 +140,7 @@ class Settings(BaseSettings):
         default_factory=_default_data_dir, description="Where documents and indexes are kept."
     )
     profile: Literal["lite"] = Field(
-        "lite", description="Which models search and answer; see the profiles table."
+        default="lite", description="Which models search and answer; see the profiles table."
     )
     threads: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
@@ -138,7 +148,7 @@ class Settings(BaseSettings):
         description="Threads the models may use; default: all cores.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "WARNING", description="Least severe log records shown."
+        default="WARNING", description="Least severe log records shown."
     )
     ingest: IngestSettings = IngestSettings()
     search: SearchSettings = SearchSettings()
@@ -183,9 +193,7 @@ def _unknown_variables() -> list[str]:
     )
 
 
-def iter_options(
-    model: type[BaseModel] = Settings, prefix: str = ""
-) -> list[tuple[str, str]]:
+def iter_options(model: type[BaseModel] = Settings, prefix: str = "") -> list[tuple[str, str]]:
     """Every option as (dotted name, description), in order of declaration."""
     options: list[tuple[str, str]] = []
     for name, field in model.model_fields.items():
@@ -214,4 +222,6 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        raise SettingsError(
+            f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        ) from None

@@ -175,7 +175,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NamedPages:
-    """Pages a question names: ``numbers`` as printed or counted; ``positions`` from 1, or from -1 for the last page."""
+    """Pages a question names: ``numbers`` as printed or counted, ``positions`` from 1, or from -1
+    for the last page."""
 
     numbers: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()

@@ -41,9 +41,8 @@ def are_duplicates(a: Page, b: Page) -> bool:
         return False
     if a.render_hash == b.render_hash:
         return True
-    return (
-        hamming_distance(a.perceptual_hash, b.perceptual_hash) <= MAX_DISTANCE
-        and _read_alike(a.words, b.words)
+    return hamming_distance(a.perceptual_hash, b.perceptual_hash) <= MAX_DISTANCE and _read_alike(
+        a.words, b.words
     )
 
 

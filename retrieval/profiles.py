@@ -14,7 +14,6 @@ from retrieval.encoders.minilm import MiniLM
 from retrieval.encoders.minilm_encoder import MiniLMEncoder
 from retrieval.index import CollectionSpec
 
-
 PAGE_NUMBER = "page-number"
 """The retriever of pages that the question names; it needs no vectors."""
 

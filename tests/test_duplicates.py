@@ -7,9 +7,7 @@ from pageglass.types import Word
 from retrieval.duplicates import are_duplicates, group_duplicates, hamming_distance
 from tests.tiny import page
 
-SLIDE = "\n".join(
-    ["Where the water goes", *(f"point {word} of the talk" for word in "abcdefghij")]
-)
+SLIDE = "\n".join(["Where the water goes", *(f"point {word} of the talk" for word in "abcdefghij")])
 HASH = "f" * 64
 NEAR = "f" * 63 + "0"  # distance 4
 FAR = "f" * 62 + "00"  # distance 8

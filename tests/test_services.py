@@ -205,9 +205,7 @@ def test_a_question_to_an_empty_folder_is_declined(services: Services) -> None:
 
 
 def test_an_upload_too_large_or_empty_leaves_nothing_behind(tmp_path: Path) -> None:
-    settings = load_settings(
-        {"data_dir": tmp_path / "data", "ingest": {"limits": {"file_mb": 1}}}
-    )
+    settings = load_settings({"data_dir": tmp_path / "data", "ingest": {"limits": {"file_mb": 1}}})
     with Services(settings, command="test") as services:
         with pytest.raises(LimitExceeded, match=r"ingest\.limits\.file_mb"):
             services.add(io.BytesIO(b"x" * (2 << 20)), name="big.pdf")
@@ -274,7 +272,9 @@ def test_closing_stops_between_two_batches_and_loses_nothing(
     path = pdf(tmp_path / "long.pdf", [f"{PUMP} Page {i}." for i in range(200)])
     started = threading.Event()
     with Services(settings, command="test") as services:
-        services.start_worker(progress=lambda document: document.pages_indexed and started.set())
+        services.start_worker(
+            progress=lambda document: started.set() if document.pages_indexed else None
+        )
         with path.open("rb") as data:
             services.add(data, name="long.pdf")
         assert started.wait(60)

@@ -23,7 +23,12 @@ class Bm25Encoder:
 
     def __init__(self, *, k: float = 1.2, b: float = 0.75, average_words: float = 256) -> None:
         """BM25's ``k`` and ``b``; ``average_words`` is the length of an average page."""
-        self._parameters = {"k": k, "b": b, "avg_len": average_words, "language": "english"}
+        self._parameters: dict[str, Any] = {
+            "k": k,
+            "b": b,
+            "avg_len": average_words,
+            "language": "english",
+        }
 
     @property
     def vectors(self) -> dict[str, VectorSpec]:

@@ -291,9 +291,7 @@ def _cut(words: IntRows, start: int, end: int) -> int:
     return max(start, _word_start(words, (start + end) // 2))
 
 
-def _passage(
-    chunks: Sequence[Chunk], states: Sequence[FloatRows], context: int = 0
-) -> Passage:
+def _passage(chunks: Sequence[Chunk], states: Sequence[FloatRows], context: int = 0) -> Passage:
     """Pool and cut hidden states (context + n + 2, 384), one per chunk, into a Passage."""
     if not chunks:
         none = np.empty((0, DIMENSION), dtype=np.float32)
@@ -305,7 +303,9 @@ def _passage(
         # Mean over all pieces, [CLS] and [SEP] included, as the model was trained.
         chunks=_unit(np.stack([state.mean(axis=0) for state in states])),
         spans=np.array([chunk.span for chunk in chunks], dtype=np.int32),
-        tokens=_unit(np.concatenate([s[1 + context : -1][o] for s, o in zip(states, own, strict=True)])),
+        tokens=_unit(
+            np.concatenate([s[1 + context : -1][o] for s, o in zip(states, own, strict=True)])
+        ),
         pieces=np.concatenate([c.pieces[o] for c, o in zip(chunks, own, strict=True)]),
         offsets=np.concatenate([c.offsets[o] for c, o in zip(chunks, own, strict=True)]),
         words=np.concatenate([c.words[o] for c, o in zip(chunks, own, strict=True)]),

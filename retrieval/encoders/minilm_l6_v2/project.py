@@ -31,8 +31,10 @@ def main() -> None:
     paragraphs = [p for text in texts for p in text.split("\n\n")] + list(passages())
     model = MiniLM()
     rows = np.concatenate(
-        [content_words(passage, text) for passage, text in zip(
-            model.encode_passages(paragraphs), paragraphs, strict=True)]
+        [
+            content_words(passage, text)
+            for passage, text in zip(model.encode_passages(paragraphs), paragraphs, strict=True)
+        ]
     ).astype(np.float64)
     # Not centred: dot products are to be kept, and the mean is part of them.
     energy, components = np.linalg.eigh(rows.T @ rows)
