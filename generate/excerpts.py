@@ -130,10 +130,7 @@ def _rows(page: Page, layout: Layout) -> list[Excerpt]:
             _EMPTY_CELL.fullmatch(text_of(page, range(run.start, run.stop))) for run in row.runs
         ):
             headers, section, in_data = [], "", False
-        above = [h for h in headers if h.runs[-1].x1 > row.runs[min(1, len(row.runs) - 1)].x0]
-        header = tuple(i for h in above for i in h.indices) if data else ()
-        if len(header) > MAX_HEADER_WORDS:
-            header = tuple(above[-1].indices)[:MAX_HEADER_WORDS] if above else ()
+        header = _header(headers, row) if data else ()
         words = row.indices[: 2 * MAX_WORDS]
         context = " ".join(part for part in (title, section, text_of(page, header)) if part)
         found.append(Excerpt("row", words, text_of(page, words), header, context, -1))
@@ -141,6 +138,23 @@ def _rows(page: Page, layout: Layout) -> list[Excerpt]:
             headers = [*headers, row][-3:]
             bottom = row.y1
     return found
+
+
+def _header(headers: Sequence[Row], row: Row) -> tuple[int, ...]:
+    """The words of the header rows that reach over the row's cells: those right above each other,
+    from the lowest up, as many as are short enough to quote."""
+    first_cell = row.runs[min(1, len(row.runs) - 1)].x0
+    words: tuple[int, ...] = ()
+    below: Row | None = None
+    for header in reversed(headers):
+        if header.runs[-1].x1 <= first_cell:
+            continue
+        if below is not None and below.y0 - header.y1 > 1.5 * header.height:
+            break
+        if len(words) + len(header.indices) > MAX_HEADER_WORDS:
+            break
+        words, below = (*header.indices, *words), header
+    return words
 
 
 # Text

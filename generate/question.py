@@ -13,7 +13,7 @@ from typing import Literal
 
 AnswerKind = Literal["number", "time", "person", "list", "any"]
 
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d+(?:[.,]\d+)*")
+_WORD = re.compile(r"(?!FY|fy)[^\W\d_]{1,2}\d+\b|[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d+(?:[.,]\d+)*")
 _PLACE = re.compile(
     r"\b(?:on|in|at|of|from|the|to|see)?\s*\b(?P<what>pages?|slides?)\s*\(?\s*"
     r"(?P<first>\d{1,4})(?:\s*(?:-|\u2013|to|and)\s*(?P<last>\d{1,4}))?\)?",

@@ -23,7 +23,7 @@ from pageglass.errors import ModelError
 from pageglass.types import Box, Word
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    import onnxruntime
     from rapidocr import RapidOCR
 
 _DETECTION = "PP-OCRv6_det_small.onnx"
@@ -135,10 +135,10 @@ def _engine(threads: int) -> RapidOCR:
     return engine
 
 
-def _session(path: Path, threads: int) -> InferenceSession:
-    from onnxruntime import InferenceSession, SessionOptions  # pyright: ignore[reportAttributeAccessIssue]
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    import onnxruntime
 
-    options = SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -146,7 +146,7 @@ def _session(path: Path, threads: int) -> InferenceSession:
     # Waiting threads sleep. RapidOCR's own sessions let them spin, which on two threads is a third
     # slower, and slower than one thread where other work wants the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _bounds(quad: _Quad, width: int, height: int) -> Box:

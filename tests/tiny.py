@@ -12,13 +12,19 @@ from pageglass.types import Page, PageRef, TextSource, Word
 
 
 def words(text: str, *, top: float = 0.1, left: float = 0.1) -> tuple[Word, ...]:
-    """Lay text out: a line of the text is a line of the page, 0.02 apart, 0.01 a character."""
+    """Lay text out: a line of the text is a line of the page, 0.02 apart or closer, so that all
+    fit, and 0.01 a character. A tab goes on at the next quarter of the page."""
+    pitch = min(0.02, 0.8 / max(1, text.count("\n") + 1))
     laid: list[Word] = []
     for line, content in enumerate(text.splitlines()):
-        x, y = left, top + 0.02 * line
-        for word in content.split():
+        x, y = left, top + pitch * line
+        for word in content.replace("\t", " \t ").split(" "):
+            if word == "\t":
+                x = 0.25 * (x // 0.25 + 1)
+            if not word.strip():
+                continue
             width = 0.01 * len(word)
-            laid.append(Word(word, (x, y, min(x + width, 1.0), min(y + 0.015, 1.0)), line))
+            laid.append(Word(word, (x, y, min(x + width, 1.0), min(y + 0.75 * pitch, 1.0)), line))
             x += width + 0.01
     return tuple(laid)
 
