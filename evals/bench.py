@@ -67,9 +67,7 @@ def _ingest(folder: Path) -> dict[str, Any]:
         began = time.perf_counter()
         raw = {path.name: [*_pages(reader, path)] for path in text}
         read = sum(map(len, raw.values())) / (time.perf_counter() - began)
-        pages = [
-            PageInput(_page(page, name), name) for name, all_ in raw.items() for page in all_
-        ]
+        pages = [PageInput(_page(page, name), name) for name, all_ in raw.items() for page in all_]
         minilm, bm25 = MiniLMEncoder(MiniLM(threads=1)), Bm25Encoder()
         minilm.encode_question("warm up")
         rates = {
@@ -79,7 +77,9 @@ def _ingest(folder: Path) -> dict[str, Any]:
             "ocr": _ocr_rate(reader, docs),
         }
     # Stages run one after the other for each page on a single core.
-    rates["text_pdf_one_core"] = 1 / sum(1 / rates[s] for s in ("render_and_text", "minilm", "bm25"))
+    rates["text_pdf_one_core"] = 1 / sum(
+        1 / rates[s] for s in ("render_and_text", "minilm", "bm25")
+    )
     return {
         "one_core": {name: round(rate, 2) for name, rate in rates.items()},
         **_whole(folder),
@@ -146,7 +146,9 @@ def _queries(folder: Path, sizes: list[int]) -> dict[str, Any]:
             "p50": round(statistics.median(times), 1),
             "p95": round(cuts[-1], 1),
             "disk_kb_per_page": round(disk / 1000 / size, 1),
-            "disk_kb_per_added_page": round((disk - before) / 1000 / max(1, size - _last(figures)), 1),
+            "disk_kb_per_added_page": round(
+                (disk - before) / 1000 / max(1, size - _last(figures)), 1
+            ),
         }
         before = disk
     return figures

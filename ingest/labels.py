@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from pageglass.types import Word
@@ -22,18 +22,17 @@ _LEAST_SHARE = 0.2
 _OFFSETS = range(-60, 1001)
 
 
-def printed_numbers(seen: Mapping[int, Collection[int]]) -> dict[int, int]:
+def printed_numbers(seen: Mapping[int, Mapping[int, int]]) -> dict[int, int]:
     """Printed page number by 0-based index, from the margin numbers of a document's pages.
 
     A number is believed where enough other pages carry numbers that run with the
     pages in the same way; pages without one (full-page figures) are filled in.
     """
-    votes = Counter(
-        number - (index + 1)
-        for index, numbers in seen.items()
-        for number in numbers
-        if number - (index + 1) in _OFFSETS
-    )
+    votes: Counter[int] = Counter()
+    for index, numbers in seen.items():
+        for number, weight in numbers.items():
+            if number - (index + 1) in _OFFSETS:
+                votes[number - (index + 1)] += weight
     needed = max(_LEAST_VOTES, _LEAST_SHARE * len(seen))
     offsets = [offset for offset, count in votes.most_common(4) if count >= needed]
     printed = {
@@ -51,11 +50,12 @@ def printed_numbers(seen: Mapping[int, Collection[int]]) -> dict[int, int]:
     return printed
 
 
-def margin_numbers(words: Sequence[Word]) -> set[int]:
-    """Numbers that stand where page numbers are printed."""
+def margin_numbers(words: Sequence[Word]) -> dict[int, int]:
+    """Numbers that stand where page numbers are printed: 2 for one that says so or stands alone
+    on its line, 1 for one that begins or ends a line and may be a chapter's."""
     lines = [list(line) for _, line in groupby(words, key=lambda word: word.line)]
     lines.sort(key=lambda line: line[0].box[1])
-    numbers: set[int] = set()
+    numbers: dict[int, int] = {}
     for place, line in enumerate(lines):
         middle = (line[0].box[1] + line[0].box[3]) / 2
         # The first and last lines count wherever they stand: slides have no margins.
@@ -64,8 +64,10 @@ def margin_numbers(words: Sequence[Word]) -> set[int]:
         texts = [word.text for word in sorted(line, key=lambda word: word.box[0])]
         joined = " ".join(texts)
         if alone := _ALONE.fullmatch(joined):
-            numbers.add(int(alone[1]))
+            numbers[int(alone[1])] = 2
             continue
-        numbers |= {int(text) for text in (texts[0], texts[-1]) if re.fullmatch(r"\d{1,4}", text)}
-        numbers |= {int(number) for number in _NAMED.findall(joined)}
+        for text in (texts[0], texts[-1]):
+            if re.fullmatch(r"\d{1,4}", text):
+                numbers.setdefault(int(text), 1)
+        numbers |= {int(number): 2 for number in _NAMED.findall(joined)}
     return numbers

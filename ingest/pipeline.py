@@ -250,7 +250,7 @@ class Pipeline:
 
     def _label(self, id: str) -> None:
         """Where the PDF does not name its pages, take the numbers printed on them."""
-        margins: dict[int, set[int]] = {}
+        margins: dict[int, dict[int, int]] = {}
         for page in self._catalog.iter_pages(id):
             if page.label != str(page.ref.number):
                 return

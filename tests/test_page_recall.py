@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer import Typer
+from typer.testing import CliRunner
+
+from evals.cases import read_cases
+from evals.page_recall import main
+from tests.tiny import pdf
+
+PUMP = "The feed pump of line two failed on 4 March because its bearing ran dry."
+TREE = "The city planted 312 lime trees along the canal in the autumn of 2022."
+
+
+def case(id: str, question: str, pages: list[int], **more: object) -> str:
+    fields = {"id": id, "question": question, "document": "log.pdf", "pages": pages, **more}
+    return json.dumps(fields)
+
+
+def test_cases_that_cannot_be_used_are_named_and_the_rest_stay(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    lines = [
+        case("a", "Why?", [1]),
+        case("a", "Again?", [1]),
+        case("b", "Why?", [9]),
+        case("c", "Why?", [1], document="other.pdf"),
+        "{broken",
+        case("d", "  ", [1]),
+    ]
+    path.write_text("\n".join(lines))
+    cases = read_cases(path, {"log.pdf": 2})
+    assert [usable.id for usable in cases.usable] == ["a"]
+    assert [line.split(":")[0] for line in cases.excluded] == [f"line {n}" for n in range(2, 7)]
+    assert "stands twice" in cases.excluded[0]
+    assert "has no page 9" in cases.excluded[1]
+    assert "no document 'other.pdf'" in cases.excluded[2]
+
+
+def test_the_script_measures_every_retriever_and_declines(tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    pdf(docs / "log.pdf", [PUMP, TREE])
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(
+        "\n".join(
+            [
+                case("a", "Why did the feed pump fail?", [1], sources=["Table"]),
+                case("b", "How many lime trees were planted along the canal?", [2]),
+                case("c", "Who sponsored the regatta?", [], answerable=False),
+            ]
+        )
+    )
+    app = Typer()
+    app.command()(main)
+    arguments = ["--cases", str(cases), "--docs", str(docs), "--answers", "--json"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["overall"]["cases"] == 2
+    assert result["overall"]["hit@5"] == 1
+    assert result["by_source"]["Table"]["cases"] == 1
+    assert set(result["by_retriever"]) == {"sparse", "dense", "tokens"}
+    assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 1}
+    assert result["answers"]["declined_answerable"] == {"cases": 2, "declined": 0}
