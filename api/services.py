@@ -190,6 +190,11 @@ class Services:
                     yield FileReport(str(path), "unchanged", enqueued.document, None)
         while waiting and self._worker.step():
             for id in list(waiting):
+                if not self.catalog.exists(id):
+                    for path in waiting.pop(id):
+                        reason = "removed while it was being indexed"
+                        yield FileReport(path, "failed", None, reason)
+                    continue
                 document = self.catalog.document(id)
                 if document.state in ("indexed", "failed"):
                     outcome = "indexed" if document.state == "indexed" else "failed"

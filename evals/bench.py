@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -296,7 +296,7 @@ def _rate(count: int, work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:  # pyright: ignore[reportDeprecated]
+def _one_core() -> Generator[None]:
     """Keep this process, and those it starts, on a single core."""
     if not hasattr(os, "sched_setaffinity"):
         yield

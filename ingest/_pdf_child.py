@@ -102,7 +102,7 @@ class Reader:
             else:  # a name that is not UTF-8 does not pass into MuPDF
                 document = pymupdf.open(stream=Path(path).read_bytes(), filetype="pdf")
         except RuntimeError as error:  # pymupdf's file errors are RuntimeErrors
-            raise self._open_refusal(error) from None
+            raise self._open_refusal(error, path) from None
         if not document.is_pdf:  # MuPDF also looks at content: an e-book named .pdf opens
             raise Refusal("not-pdf")
         if document.needs_pass:
@@ -117,13 +117,16 @@ class Reader:
         title = (document.metadata or {}).get("title")
         return {"kind": "opened", "pages": pages, "title": _plain(str(title or ""), 1000)}
 
-    def _open_refusal(self, error: Exception) -> Refusal:
+    def _open_refusal(self, error: Exception, path: str) -> Refusal:
         detail = _detail(error.__cause__ or error)
         if _is_memory(detail):
             return Refusal("memory")
         if "encrypt" in detail or "password" in detail:
             return Refusal("encrypted", detail)
-        return Refusal("damaged", detail)
+        with Path(path).open("rb") as file:
+            # The header may come a little late: PDF Reference 1.7, appendix H, note 13.
+            head = file.read(1024)
+        return Refusal("damaged" if b"%PDF" in head else "not-pdf", detail)
 
     def page(self, index: int) -> tuple[Json, bytes]:
         """Page ``index`` of the open document: the reply's header and the JPEG."""

@@ -559,7 +559,7 @@ class PdfReader:
             case "defect":
                 return DocumentError(f"a defect in Pageglass, please report it: {detail}")
             case "damaged":
-                return NotADocument(f"damaged: {detail}" if detail else "damaged")
+                return NotADocument("damaged beyond repair" + (f" ({detail})" if detail else ""))
 
 
 def _words(replies: list[_WordReply]) -> tuple[Word, ...]:

@@ -214,7 +214,8 @@ class Pipeline:
         words, source = raw.words, "layer" if raw.words else "none"
         result = StageResult(raw.index, OCR_STAGE, "done")
         characters = sum(len(word.text) for word in words)
-        if self._settings.ocr and characters < self._settings.ocr_below_characters:
+        wanted = self._settings.ocr and not raw.blank
+        if wanted and characters < self._settings.ocr_below_characters:
             try:
                 seen = self._ocr.read(raw.image)
             except ModelError:

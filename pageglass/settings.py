@@ -39,7 +39,9 @@ class LimitSettings(_Section):
         description="Most pixels of a page image; larger pages are scaled.",
     )
     memory_mb: int = Field(
-        default=2048, ge=256, description="Address space of the process that opens PDFs, in MB."
+        default=2048,
+        ge=256,
+        description="Memory a PDF may take in the process that opens it, in MB.",
     )
     page_seconds: float = Field(
         default=60.0,
