@@ -17,7 +17,7 @@ $(BASE)/.ready: pyproject.toml constraints.txt
 	@echo "Installing Pageglass into $(BASE) (about a minute, once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pageglass needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	@$(PYTHON) -m venv --clear $(BASE)
-	@$(BASE)/bin/pip install --quiet --disable-pip-version-check -e . -c constraints.txt
+	@$(BASE)/bin/pip install --quiet --no-compile --disable-pip-version-check -e . -c constraints.txt
 	@touch $@
 
 $(TEST)/.ready: pyproject.toml constraints.txt

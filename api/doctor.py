@@ -22,7 +22,6 @@ from pageglass.settings import Settings
 _PACKAGES = (
     "fastapi",
     "httpx",
-    "imagehash",
     "numpy",
     "onnxruntime",
     "pillow",

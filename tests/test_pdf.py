@@ -287,6 +287,16 @@ def test_words_have_a_limit(tmp_path: Path) -> None:
         assert len(only_page(reader, path).words) == 100
 
 
+def test_the_perceptual_hash_is_that_of_imagehash() -> None:
+    from ingest._pdf_child import _perceptual_hash
+
+    rng = np.random.default_rng(0)
+    for side in (64, 300):
+        noise = rng.integers(0, 256, (side, side + 40, 3), dtype=np.uint8)
+        for picture in (Image.fromarray(noise), Image.radial_gradient("L").resize((side, side))):
+            assert _perceptual_hash(picture) == str(imagehash.phash(picture, hash_size=16))
+
+
 def test_image_and_hashes(reader: PdfReader, tmp_path: Path) -> None:
     one, same, other = (
         only_page(reader, text_pdf(tmp_path / f"{name}.pdf", text))
