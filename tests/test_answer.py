@@ -137,9 +137,9 @@ def test_only_pages_shown_are_cited_and_only_true_quotes_are_verified() -> None:
 
 
 def test_support_grows_with_what_is_known_and_asked_for() -> None:
-    full = support_of(Evidence(known=1, asked=1, strange_year=False))
-    half = support_of(Evidence(known=1, asked=0.25, strange_year=False))
-    strange = support_of(Evidence(known=1, asked=1, strange_year=True))
+    full = support_of(Evidence(known=1, asked=1, cosine=0.6, strange_year=False))
+    half = support_of(Evidence(known=1, asked=0.2, cosine=0.5, strange_year=False))
+    strange = support_of(Evidence(known=1, asked=1, cosine=0.9, strange_year=True))
     assert full > 0.9
     assert half < 0.5
     assert strange < 0.5
