@@ -235,16 +235,6 @@ class Catalog:
             )
             self._orphan(db)
 
-    def rename_source(self, collection: str, source: str, new_source: str, name: str) -> None:
-        """The file moved: nothing is embedded again."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE OR REPLACE sources SET source = ?, name = ?"
-                " WHERE collection = ? AND source = ?",
-                (new_source, name, collection, source),
-            )
-            self._orphan(db)
-
     def sources(self, collection: str) -> dict[str, str]:
         """SHA-256 by source, the newest content of each."""
         with self._lock:
@@ -455,11 +445,6 @@ class Catalog:
                 if row is not None:
                     found[ref] = _page(row)
         return found
-
-    def images(self) -> set[str]:
-        """Every image key in use."""
-        with self._lock:
-            return {row["image"] for row in self._db.execute("SELECT image FROM pages")}
 
     # Inside
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,10 +130,6 @@ class EdgeIndex:
         condition = _filter(scope) if scope else None
         return self._shard.count(_edge().CountRequest(filter=condition, exact=True))
 
-    def optimize(self) -> None:
-        """Merge small segments and drop deleted points; takes a while, blocks updates."""
-        self._shard.optimize()
-
     def close(self) -> None:
         """Flush to disk and release the folder."""
         self._shard.flush()
@@ -217,9 +213,3 @@ def _score(score: float, spec: VectorSpec, question_rows: int) -> float:
 
 def _ref(payload: Any) -> PageRef:
     return PageRef(payload["document_id"], payload["page_index"])
-
-
-def delete_indexes(root: Path, names: Iterable[str]) -> None:
-    """Remove whole collections from disk."""
-    for name in names:
-        shutil.rmtree(root / name, ignore_errors=True)
