@@ -6,6 +6,7 @@
     │   ├── CollectionNameError a collection name that is no plain name
     │   ├── DocumentNotFound    no document has this id
     │   ├── PageNotFound        the document has no such page
+    │   ├── ImageError          the question's picture is damaged, too large or no picture
     │   └── SettingsError       an unknown or impossible setting
     ├── DocumentError           this file cannot become pages; trying again will not help
     │   ├── NotADocument        not a PDF, empty, or damaged beyond repair
@@ -13,8 +14,13 @@
     │   └── LimitExceeded       larger, longer or slower than a limit allows
     ├── StoreError              the data folder or an index cannot be used as it is
     │   ├── FolderInUse         another process owns the data folder
-    │   └── IndexMismatch       the index was made by other models or settings
+    │   ├── IndexMismatch       the index was made by other models or settings
+    │   └── StoreUnreachable    the Qdrant server does not answer, or not in time
     ├── ModelError              a model file is missing, damaged or unusable
+    │   ├── MissingExtra        a library of an extra is not installed
+    │   ├── OutOfMemory         the device's memory does not hold even one page
+    │   └── ModelServerError    the model's server does not answer, refuses, or answers nonsense
+    │       └── ModelTimeout    ... or not in the time it was given
     └── ServerError             a Pageglass server answered with a problem, or not at all
 
 Each class carries a stable ``code`` (used by the HTTP API's problem documents and by ``--json``)
@@ -64,6 +70,12 @@ class PageNotFound(UsageError):
 
     code = "page-not-found"
     status = 404
+
+
+class ImageError(UsageError):
+    """The question's picture is damaged, too large or no picture."""
+
+    code = "image-invalid"
 
 
 class SettingsError(UsageError):
@@ -119,11 +131,43 @@ class IndexMismatch(StoreError):
     status = 409
 
 
+class StoreUnreachable(StoreError):
+    """The Qdrant server does not answer, or not in time."""
+
+    code = "store-unreachable"
+
+
 class ModelError(PageglassError):
     """A model file is missing, damaged or unusable."""
 
     code = "model-unusable"
     status = 503
+
+
+class MissingExtra(ModelError):
+    """A library of an extra is not installed; the message is the command that installs it."""
+
+    code = "extra-missing"
+
+
+class OutOfMemory(ModelError):
+    """The device's memory does not hold even one page."""
+
+    code = "out-of-memory"
+
+
+class ModelServerError(ModelError):
+    """The model's server does not answer, refuses, or answers nonsense."""
+
+    code = "model-server-error"
+    status = 502
+
+
+class ModelTimeout(ModelServerError):
+    """The model did not answer in the time it was given."""
+
+    code = "model-timeout"
+    status = 504
 
 
 class ServerError(PageglassError):

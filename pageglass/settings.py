@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -66,12 +66,98 @@ class IngestSettings(_Section):
     limits: LimitSettings = LimitSettings()
 
 
+class ModelSettings(_Section):
+    """The checkpoints a profile's models are loaded from, and where they run."""
+
+    visual: str | None = Field(
+        default=None,
+        description="Page-image model instead of the profile's: hub name, name@revision or folder.",
+    )
+    image: str | None = Field(
+        default=None, description="CLIP model instead of the profile's, likewise."
+    )
+    text: str | None = Field(
+        default=None, description="Text model instead of the profile's, likewise."
+    )
+    rerank: str | None = Field(
+        default=None, description="Reranking model instead of the profile's, likewise."
+    )
+    answer: str | None = Field(
+        default=None,
+        description="Answering model instead of the profile's, likewise, or its server's name.",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="Where models run: auto, cpu, mps, cuda or cuda:N.",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Numbers they compute in; auto is bfloat16 on cuda, else float32.",
+    )
+    batch_pages: int = Field(
+        default=4,
+        ge=1,
+        le=256,
+        description="Pages a model encodes at a time; halved when memory runs out.",
+    )
+    offline: bool = Field(
+        default=False, description="Never ask the model hub; `models pull` fetches beforehand."
+    )
+
+
+class IndexSettings(_Section):
+    """Where vectors are kept: in the data folder, or on a Qdrant server."""
+
+    url: str | None = Field(
+        default=None, description="Qdrant server (http://host:6333); default: the data folder."
+    )
+    api_key: SecretStr | None = Field(default=None, description="The Qdrant server's API key.")
+    grpc: bool = Field(default=False, description="Talk gRPC (port 6334) to the Qdrant server.")
+    prefix: str = Field(
+        default="pageglass-",
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        description="What the names of its collections begin with.",
+    )
+    timeout_seconds: float = Field(
+        default=30.0, gt=0, description="How long a request to the Qdrant server may take."
+    )
+    retries: int = Field(
+        default=4,
+        ge=0,
+        description="Further tries, ever later, of a request that failed in transit.",
+    )
+    batch_mb: int = Field(
+        default=16, ge=1, le=1024, description="Largest request of points, in MB."
+    )
+    shards: int | None = Field(
+        default=None, ge=1, description="Shards of a new collection; default: the server's."
+    )
+    replicas: int | None = Field(
+        default=None, ge=1, description="Copies of each shard of a new collection."
+    )
+    quantization: Literal["none", "scalar", "binary"] = Field(
+        default="none",
+        description="Compressed copy of patch vectors that is searched first, then rescored.",
+    )
+    token_pooling: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="Patch vectors merged into one, by likeness; 1 keeps every one.",
+    )
+
+
 class SearchSettings(_Section):
     """From a question to ranked pages."""
 
     top_k: int = Field(default=5, ge=1, le=100, description="Pages returned by default.")
     candidates: int = Field(
         default=100, ge=1, le=1000, description="Pages each retriever gives into the fusion."
+    )
+    fusion: Literal["rrf", "minmax", "dbsf"] = Field(
+        default="rrf",
+        description="How lists are fused: by rank, or by scores scaled by range or distribution.",
     )
     rrf_k: int = Field(default=60, ge=1, description="The constant k of reciprocal rank fusion.")
     weights: dict[str, float] = Field(
@@ -86,10 +172,50 @@ class SearchSettings(_Section):
     )
 
 
+class RerankSettings(_Section):
+    """A small vision-language model asked of each page: does it answer the question?"""
+
+    pages: int = Field(
+        default=8, ge=0, le=50, description="Best pages that are looked at; 0 switches it off."
+    )
+    seconds: float = Field(
+        default=20.0, gt=0, description="Time it may take; past it the fused order stands."
+    )
+    weight: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="Its share in the blend with the fused order; 1 would replace that.",
+    )
+    url: str | None = Field(
+        default=None,
+        description="OpenAI-compatible server of the reranking model; default: in this process.",
+    )
+    api_key: SecretStr | None = Field(default=None, description="That server's API key.")
+
+
 class AnswerSettings(_Section):
     """From ranked pages to an answer."""
 
     pages: int = Field(default=5, ge=1, le=20, description="Pages the answering model may look at.")
+    url: str | None = Field(
+        default=None,
+        description="OpenAI-compatible server of the answering model (http://host:8000/v1).",
+    )
+    api_key: SecretStr | None = Field(default=None, description="That server's API key.")
+    seconds: float = Field(
+        default=120.0, gt=0, description="Time an answering model may take for one answer."
+    )
+    retries: int = Field(
+        default=3, ge=0, description="Further tries, ever later, of what is worth trying again."
+    )
+    tokens: int = Field(default=1024, ge=16, description="Longest answer, in tokens.")
+    image_pixels: int | None = Field(
+        default=None,
+        ge=64,
+        le=8192,
+        description="Longest side of page images shown to the model; default: the model's own.",
+    )
     threshold: float = Field(
         default=0.5,
         ge=0,
@@ -141,7 +267,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default_factory=_default_data_dir, description="Where documents and indexes are kept."
     )
-    profile: Literal["lite"] = Field(
+    profile: Literal["lite", "cpu", "gpu"] = Field(
         default="lite", description="Which models search and answer; see the profiles table."
     )
     threads: int = Field(
@@ -153,7 +279,10 @@ class Settings(BaseSettings):
         default="WARNING", description="Least severe log records shown."
     )
     ingest: IngestSettings = IngestSettings()
+    models: ModelSettings = ModelSettings()
+    index: IndexSettings = IndexSettings()
     search: SearchSettings = SearchSettings()
+    rerank: RerankSettings = RerankSettings()
     answer: AnswerSettings = AnswerSettings()
     watch: WatchSettings = WatchSettings()
     server: ServerSettings = ServerSettings()

@@ -17,7 +17,7 @@ TextSource = Literal["layer", "ocr", "none"]
 """Where a page's text comes from: the PDF's text layer, OCR, or the page has none."""
 
 DocumentState = Literal["queued", "indexing", "indexed", "failed"]
-AnswerStatus = Literal["answered", "not_found"]
+AnswerStatus = Literal["answered", "unverified", "not_found"]
 
 DEFAULT_COLLECTION = "default"
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -126,11 +126,13 @@ class RetrieverRank:
 @dataclass(frozen=True, slots=True)
 class Why:
     """Why a page was found: every retriever that saw it, its rank after fusion (1-based, before
-    duplicates were grouped), and the near-duplicate pages it stands for."""
+    duplicates were grouped), and the near-duplicate pages it stands for. ``yes`` is the
+    reranking model's probability, 0..1, that the page answers the question, where it was asked."""
 
     retrievers: tuple[RetrieverRank, ...]
     fused_rank: int
     duplicates: tuple[PageRef, ...] = ()
+    yes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +163,30 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one use of a vision-language model cost.
+
+    ``purpose`` is what it was asked for, ``model`` the name and version as the model's server or
+    checkpoint gives it, ``images`` the (width, height) in pixels of every image it was shown.
+    Tokens are the model's own count, None where it does not tell.
+    """
+
+    purpose: Literal["rerank", "transcribe", "answer"]
+    model: str
+    images: tuple[tuple[int, int], ...]
+    input_tokens: int | None
+    output_tokens: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer and what it rests on. ``extractive`` answers only repeat words of the pages."""
+    """An answer and what it rests on. ``extractive`` answers only repeat words of the pages.
+
+    ``status`` is ``unverified`` where a model answered and no citation of it holds. ``notes`` say
+    in plain words what did not go as asked (a reranker that timed out, a model that could not be
+    reached). ``transcription`` is what was read from the question's picture.
+    """
 
     text: str
     status: AnswerStatus
@@ -171,6 +195,9 @@ class Answer:
     model: str
     extractive: bool
     timings_ms: dict[str, float]
+    usage: tuple[Usage, ...] = ()
+    notes: tuple[str, ...] = ()
+    transcription: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ point's payload is ``collection`` (the tenant), ``document_id`` and ``page_index
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pageglass.types import PageRef
 from retrieval.encoders import Vector, Vectors
@@ -24,7 +24,8 @@ class VectorSpec:
     ``kind``: ``dense`` is one vector, ``multi`` a bag of vectors compared by MaxSim, ``sparse``
     term weights; ``idf`` multiplies these by the collection's inverse document frequencies.
     Similarity is the dot product throughout. ``uint8`` is for vectors whose coordinates sum to
-    zero (see quantization.py); ``scale`` is what they are multiplied by.
+    zero (see quantization.py); ``scale`` is what they are multiplied by. ``quantization`` adds a
+    compressed copy that is searched first, the best of it rescored with the vectors themselves.
     """
 
     kind: Literal["dense", "multi", "sparse"]
@@ -32,6 +33,7 @@ class VectorSpec:
     datatype: Literal["float32", "float16", "uint8"] = "float32"
     idf: bool = False
     scale: float = 1.0
+    quantization: Literal["none", "scalar", "binary"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,15 @@ class CollectionSpec:
         """What an index must agree on with the code that opens it."""
         return {
             "name": self.name,
-            "vectors": {name: asdict(spec) for name, spec in self.vectors.items()},
+            # What is at its default is left out, so that new options do not unsettle old indexes.
+            "vectors": {
+                name: {
+                    key: value
+                    for key, value in asdict(spec).items()
+                    if key != "quantization" or value != "none"
+                }
+                for name, spec in self.vectors.items()
+            },
             "model": dict(self.model),
         }
 
@@ -80,3 +90,49 @@ class Prefetch:
 
     vectors: Sequence[tuple[str, Vector]]
     limit: int
+
+
+class Index(Protocol):
+    """One collection of page points. EdgeIndex and ServerIndex are ones; tests/test_index.py is
+    the contract both must keep. Thread-safe."""
+
+    spec: CollectionSpec
+
+    def upsert(self, points: Sequence[PagePoint]) -> None:
+        """Write points; a page that is there already is replaced."""
+        ...
+
+    def delete_document(self, document_id: str) -> None:
+        """Remove a document's points; nothing happens where there are none."""
+        ...
+
+    def query(
+        self,
+        name: str,
+        vector: Vector,
+        *,
+        limit: int,
+        scope: Scope,
+        prefetch: Prefetch | None = None,
+    ) -> list[tuple[PageRef, float]]:
+        """The best pages by the named vector's similarity, best first.
+
+        With ``prefetch`` only pages that one of its vectors brings up are scored, exactly.
+        """
+        ...
+
+    def vectors(self, ref: PageRef) -> Vectors:
+        """A page's vectors as they are stored; none where the page is not there."""
+        ...
+
+    def points(self, batch: int = 64) -> Iterator[list[PagePoint]]:
+        """Every point with its vectors, a batch at a time, each once."""
+        ...
+
+    def count(self, scope: Scope | None = None) -> int:
+        """Points in the collection, or in a part of it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files or connections; what was written is safe."""
+        ...
