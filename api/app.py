@@ -38,7 +38,11 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     server = services.settings.server
     # The last one added is the first one met.
-    app.add_middleware(BodyLimits, upload_bytes=server.upload_mb * 1024 * 1024)
+    app.add_middleware(
+        BodyLimits,
+        upload_bytes=server.upload_mb << 20,
+        picture_bytes=services.settings.search.picture_mb << 20,
+    )
     app.add_middleware(LocalOnly, host=server.host)
     app.add_middleware(RequestIds)
     for noun in (ask, search, documents, health):

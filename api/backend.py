@@ -24,6 +24,7 @@ class Backend(Protocol):
         self,
         question: str,
         *,
+        image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
         top_k: int | None = None,
@@ -35,6 +36,7 @@ class Backend(Protocol):
         self,
         question: str,
         *,
+        image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
         top_k: int | None = None,
@@ -66,6 +68,10 @@ class Backend(Protocol):
 
     def page_image(self, page: Page) -> bytes:
         """The page's image (JPEG)."""
+        ...
+
+    def heat_map(self, document_id: str, number: int, question: str, *, word: str = "") -> bytes:
+        """The page's image (PNG) with what answers the question glowing; NotInProfile."""
         ...
 
     def status(self) -> Status:

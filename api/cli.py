@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from api.services import FileReport
     from pageglass.settings import Settings
     from pageglass.types import Answer
+    from retrieval.search import SearchResult
 
 STOPPED = "stopped; run the same command again to go on"
 
@@ -71,6 +72,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "--image",
+        metavar="FILE",
+        help="A picture to search with; its text counts as part of the question.",
+    ),
+]
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models", short_help="Fetch the models a profile needs.")
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output.")
@@ -185,20 +197,25 @@ def before_every_command(
 def ingest(
     ctx: typer.Context,
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="PDF files, and folders of them.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...", help="PDF files, and folders of them; none: what is queued."
+        ),
+    ] = None,
     collection: IntoCollection = DEFAULT_COLLECTION,
     as_json: JsonFlag = False,
 ) -> None:
     """Index PDF files and folders of them, and say what became of every file.
 
-    Files that are indexed already cost nothing; Ctrl-C loses nothing: run it again to go on.
+    Files that are indexed already cost nothing; Ctrl-C loses nothing: run it again to go on. After
+    a change of profile or model, run it without a path: what is indexed gets the new vectors.
     Exits 0 when all are indexed, 1 when some failed, 2 on wrong usage.
 
     \b
     pageglass ingest ~/papers report.pdf --collection work
     """
     settings = _begin(ctx, as_json)
+    paths = paths or []
     if len(paths) == 1 and not os.path.lexists(paths[0]):
         raise UsageError(f"no such file or folder: {paths[0]}")
     from api.progress import ingest_progress
@@ -210,6 +227,8 @@ def ingest(
         for report in backend.ingest(paths, collection=collection, progress=progress.moved):
             reports.append(report)
             progress.ended("" if as_json else printing.report_line(report))
+    if not paths and not reports:
+        raise UsageError("nothing is queued: name PDF files, or folders of them")
     if as_json:
         printing.print_json({"files": [_report_json(report) for report in reports]})
     elif not reports:
@@ -223,7 +242,10 @@ def ingest(
 @app.command(short_help="Answer a question from the pages and cite them.")
 def ask(
     ctx: typer.Context,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="In plain words; may be '' beside a picture.")
+    ],
+    image: Picture = None,
     collection: CollectionFilter = None,
     document: Documents = None,
     top_k: TopK = None,
@@ -245,6 +267,7 @@ def ask(
     with _open(settings, "ask") as backend:
         answer = backend.ask(
             _text(question),
+            image=_picture(image),
             collection=collection,
             documents=_resolve(backend, document or [], collection),
             top_k=top_k,
@@ -266,10 +289,20 @@ def ask(
 @app.command(short_help="Find the pages that match a question.")
 def search(
     ctx: typer.Context,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In plain words.")],
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="In plain words; may be '' beside a picture.")
+    ],
+    image: Picture = None,
     collection: CollectionFilter = None,
     document: Documents = None,
     top_k: TopK = None,
+    save_heatmaps: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Save an image of every page there, what answers the question glowing.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the pages that match a question best, and say why each was found.
@@ -281,19 +314,29 @@ def search(
     with _open(settings, "search") as backend:
         found = backend.search(
             _text(question),
+            image=_picture(image),
             collection=collection,
             documents=_resolve(backend, document or [], collection),
             top_k=top_k,
         )
+        saved = (
+            _save_heat_maps(backend, _text(question), found, save_heatmaps) if save_heatmaps else []
+        )
     if as_json:
-        from api.schemas import HitModel
+        from api.schemas import SearchResponse
 
-        hits = [HitModel.of(hit).model_dump(mode="json") for hit in found.hits]
-        printing.print_json({"pages": hits})
-    elif found.hits:
+        body = SearchResponse.of(found).model_dump(mode="json", exclude_none=True)
+        if save_heatmaps is not None:
+            body["saved_heatmaps"] = [str(path) for path in saved]
+        printing.print_json(body)
+        return
+    if found.hits:
         printing.print_hits(found.hits)
     else:
         typer.echo("no pages found")
+    printing.print_notes(found.notes)
+    for path in saved:
+        typer.echo(f"saved {path}", err=True)
 
 
 @app.command(short_help="Show what the data folder holds.")
@@ -419,6 +462,111 @@ def serve(
         typer.echo("stopped", err=True)
 
 
+@models_app.command("pull", short_help="Fetch them, so that nothing is fetched later.")
+def models_pull(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """Fetch the checkpoints of the profile and settings in use, base models of adapters included.
+
+    What is there already is only compared with the hub. Afterwards the profile works without a
+    network (setting models.offline).
+
+    \b
+    pageglass --profile gpu models pull
+    """
+    settings = _begin(ctx, as_json)
+    from api.models import pull
+
+    pulled: list[dict[str, Any]] = []
+    for one in pull(settings):
+        pulled.append({**one.checkpoint.manifest(), "used_for": one.used_for, "bytes": one.size})
+        if not as_json:
+            what = f"{one.checkpoint.name}@{one.checkpoint.revision[:12]}"
+            typer.echo(f"{one.used_for:9} {what}, {printing.megabytes(one.size)}")
+    if as_json:
+        printing.print_json({"models": pulled})
+    elif not pulled:
+        typer.echo(f"the profile {settings.profile} needs no models beyond those installed")
+
+
+@app.command(short_help="What looking at pages costs, in tokens.")
+def cost(
+    ctx: typer.Context,
+    pages: Annotated[int, typer.Option(min=1, help="Pages shown to the model in all.")],
+    model: Annotated[str, typer.Option(help="The model's name, such as gpt-4o.")],
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels of a page image; A4 at 150 DPI.")
+    ] = "1240x1754",
+    text_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens read beside each image: its text, the prompt.")
+    ] = 0,
+    output_tokens: Annotated[int, typer.Option(min=0, help="Tokens written for each page.")] = 0,
+    input_price: Annotated[
+        float | None, typer.Option(min=0, help="Price of a million input tokens.")
+    ] = None,
+    output_price: Annotated[
+        float | None, typer.Option(min=0, help="Price of a million output tokens.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what showing pages to a model costs in tokens, by its maker's published formula.
+
+    \b
+    pageglass cost --pages 5000 --model gpt-4o --input-price 2.5
+    """
+    _begin(ctx, as_json)
+    from dataclasses import asdict
+
+    from retrieval.costs import estimate
+
+    width, height = _pixels(size)
+    estimated = estimate(
+        model,
+        pages,
+        width=width,
+        height=height,
+        text_tokens=text_tokens,
+        output_tokens=output_tokens,
+        price_per_million_input=input_price,
+        price_per_million_output=output_price,
+    )
+    if as_json:
+        printing.print_json(asdict(estimated))
+    else:
+        printing.print_cost(estimated)
+
+
+@app.command("copy", short_help="Copy the vectors to a Qdrant server.")
+def copy_index(
+    ctx: typer.Context,
+    to: Annotated[
+        str, typer.Option(metavar="URL", help="The Qdrant server; index.api_key is its key.")
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy the data folder's vectors to a Qdrant server; nothing is encoded again.
+
+    Run it again to go on after an interruption. Afterwards set index.url to use the server. No
+    other command may use the data folder meanwhile.
+
+    \b
+    pageglass copy --to http://localhost:6333
+    """
+    settings = _begin(ctx, as_json)
+    from api.models import copy_to_server
+
+    copied: dict[str, int] = {}
+
+    def moved(written: int, total: int) -> None:
+        if sys.stderr.isatty():
+            typer.echo(f"\r{written:,} of {total:,} pages", nl=False, err=True)
+
+    for name, points in copy_to_server(settings, to, progress=moved):
+        copied[name] = points
+        if not as_json:
+            typer.echo(f"{points:>9,} pages of {name}")
+    if as_json:
+        printing.print_json({"copied": copied, "to": to})
+
+
 @app.command(short_help="Check installation, models and data folder.")
 def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Check the installation, the models and the data folder, and say what helps.
@@ -474,6 +622,13 @@ def _open(settings: Settings, command: str) -> Backend:
     return open_backend(settings, command=command)
 
 
+def _pixels(size: str) -> tuple[int, int]:
+    width, _, height = size.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
+        raise UsageError(f"--size must be WIDTHxHEIGHT in pixels, such as 1240x1754, not {size!r}")
+    return int(width), int(height)
+
+
 def _text(argument: str) -> str:
     """An argument as text: what was no UTF-8 is replaced."""
     return argument.encode("utf-8", "replace").decode()
@@ -497,6 +652,30 @@ def _resolve_one(documents: Sequence[Document], wanted: str) -> str:
         ids = ", ".join(f"{document.id} ({document.collection})" for document in named)
         raise UsageError(f"{len(named)} documents are named {wanted!r}: give an id: {ids}")
     return named[0].id
+
+
+def _picture(path: Path | None) -> bytes | None:
+    """The picture's bytes; UsageError where the file cannot be read."""
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError as error:
+        raise UsageError(f"cannot read the picture: {_os_message(error)}") from None
+
+
+def _save_heat_maps(
+    backend: Backend, question: str, found: SearchResult, folder: Path
+) -> list[Path]:
+    """Write one heat-map a hit; UsageError where the folder refuses, NotInProfile."""
+    saved: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, hit in enumerate(found.hits, start=1):
+            path = printing.page_file(folder, number, hit.document_name, hit.ref.number)
+            path.write_bytes(backend.heat_map(hit.ref.document_id, hit.ref.number, question))
+            saved.append(path)
+    except OSError as error:
+        raise UsageError(f"cannot save heat-maps in {folder}: {_os_message(error)}") from None
+    return saved
 
 
 def _save_pages(backend: Backend, answer: Answer, folder: Path) -> list[Path]:

@@ -125,9 +125,12 @@ class LocalOnly:
 class BodyLimits:
     """Refuses bodies over a limit: at once where the length is announced, else while they come."""
 
-    def __init__(self, app: ASGIApp, *, upload_bytes: int) -> None:
-        """``upload_bytes`` bounds the files of POST /documents, JSON_BYTES every other body."""
+    def __init__(self, app: ASGIApp, *, upload_bytes: int, picture_bytes: int) -> None:
+        """``upload_bytes`` bounds the files of POST /documents, ``picture_bytes`` the picture of a
+        question, JSON_BYTES every other body and what else a question says."""
         self._app = app
+        # Base64 makes four letters of three bytes.
+        self._question_bytes = JSON_BYTES + picture_bytes * 4 // 3
         # Room for the multipart frame, so that a file of exactly the limit fits.
         self._upload_bytes = upload_bytes + 64 * 1024
         self._upload_mb = upload_bytes // (1024 * 1024)
@@ -137,13 +140,7 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        upload = scope["method"] == "POST" and scope["path"] == "/documents"
-        limit = self._upload_bytes if upload else JSON_BYTES
-        detail = (
-            f"the upload is larger than {self._upload_mb:,} MB (setting server.upload_mb)"
-            if upload
-            else f"the request's body is larger than {JSON_BYTES // (1024 * 1024)} MB"
-        )
+        limit, detail = self._limit(scope["method"], scope["path"])
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
             response = problem(
@@ -168,6 +165,17 @@ class BodyLimits:
             return message
 
         await self._app(scope, receive_limited, send)
+
+    def _limit(self, method: str, path: str) -> tuple[int, str]:
+        """The largest body in bytes, and what is said of a larger one."""
+        if method == "POST" and path == "/documents":
+            limit, over = self._upload_bytes, f"{self._upload_mb:,} MB (setting server.upload_mb)"
+            return limit, f"the upload is larger than {over}"
+        if method == "POST" and path in ("/ask", "/search"):
+            limit = self._question_bytes
+            over = f"{limit >> 20:,} MB (setting search.picture_mb)"
+            return limit, f"the question and its picture are larger than {over}"
+        return JSON_BYTES, f"the request's body is larger than {JSON_BYTES >> 20} MB"
 
 
 def _hostname(url: str) -> str:

@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from api.services import FileReport, Status
     from pageglass.types import Answer, Document, Hit
+    from retrieval.costs import Estimate
 
 _MAX_QUOTE = 300
 
@@ -72,8 +73,11 @@ def print_answer(answer: Answer) -> None:
         if answer.hits:
             typer.echo("\nThe nearest pages:")
             print_hits(answer.hits)
+        print_notes(answer.notes)
         return
     note = " (extractive: quoted from the pages)" if answer.extractive else ""
+    if answer.status == "unverified":
+        note = "\n(unverified: nothing it cites was found on the pages; do not rely on it)"
     typer.echo(f"{printable(answer.text).strip()}{note}\n")
     for number, citation in enumerate(answer.citations, start=1):
         place = _place(citation.document_name, citation.ref.number, citation.page_label)
@@ -84,6 +88,13 @@ def print_answer(answer: Answer) -> None:
         typer.echo(f'[{number}] {place}: "{quote}"{doubt}')
     if not answer.extractive:
         typer.echo(f"\nWritten by {one_line(answer.model)}.")
+    print_notes(answer.notes)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """What did not go as asked, on standard error."""
+    for note in notes:
+        typer.echo(f"note: {one_line(note)}", err=True)
 
 
 def print_hits(hits: Sequence[Hit]) -> None:
@@ -91,10 +102,26 @@ def print_hits(hits: Sequence[Hit]) -> None:
     for number, hit in enumerate(hits, start=1):
         place = _place(hit.document_name, hit.ref.number, hit.page_label)
         why = ", ".join(f"{seen.retriever} #{seen.rank}" for seen in hit.why.retrievers)
+        if hit.why.yes is not None:
+            why += f", yes {hit.why.yes:.0%}"
         line = f"{number:>2}. {place}  ({why})"
         if hit.why.duplicates:
             line += f"  and {_count(len(hit.why.duplicates), 'page')} like it"
         typer.echo(line)
+
+
+def print_cost(estimate: Estimate) -> None:
+    """What pages cost a model, with the formula and where it is published."""
+    page = estimate.page
+    typer.echo(
+        f"{estimate.pages:,} pages of {page.width} x {page.height} pixels for {estimate.model}:"
+        f" {estimate.input_tokens:,} tokens in, {page.image_tokens:,} a page's image"
+    )
+    if estimate.output_tokens:
+        typer.echo(f"and {estimate.output_tokens:,} tokens out")
+    if estimate.cost is not None:
+        typer.echo(f"at the prices given: {estimate.cost:,.2f}")
+    typer.echo(f"{page.formula}\n{page.source}")
 
 
 def print_status(status: Status, documents: Sequence[Document], server: str | None) -> None:

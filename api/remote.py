@@ -33,6 +33,7 @@ from retrieval.search import SearchResult
 # Answering may take minutes on a busy machine; connecting to it may not.
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 _POLL_SECONDS = 0.2
+_UNDER_WAY = ("queued", "indexing")
 _IN_FLIGHT = 8
 """Uploads that may wait to be indexed before the next file is sent."""
 
@@ -67,34 +68,39 @@ class RemoteServices:
         self,
         question: str,
         *,
+        image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
         top_k: int | None = None,
     ) -> SearchResult:
         """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
         asked = schemas.SearchRequest(
-            question=question, collection=collection, documents=list(documents), top_k=top_k
+            question=question,
+            image=image,
+            collection=collection,
+            documents=list(documents),
+            top_k=top_k,
         )
-        found = self._model(
-            schemas.SearchResponse, "POST", "/search", json=asked.model_dump(exclude_none=True)
-        )
-        return SearchResult(tuple(hit.plain() for hit in found.pages), found.timings_ms)
+        return self._model(schemas.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
 
     def ask(
         self,
         question: str,
         *,
+        image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
         top_k: int | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""
         asked = schemas.AskRequest(
-            question=question, collection=collection, documents=list(documents), top_k=top_k
+            question=question,
+            image=image,
+            collection=collection,
+            documents=list(documents),
+            top_k=top_k,
         )
-        return self._model(
-            schemas.AnswerModel, "POST", "/ask", json=asked.model_dump(exclude_none=True)
-        ).plain()
+        return self._model(schemas.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
 
     # Taking in
 
@@ -111,6 +117,9 @@ class RemoteServices:
         """
         check_collection_name(collection)
         waiting: dict[str, list[str]] = {}
+        if not paths:
+            # The server goes on with these by itself; wait for them.
+            waiting = {d.id: [d.name] for d in self.documents() if d.state in _UNDER_WAY}
         for path in files_in(paths):
             try:
                 document = self._upload(path, collection)
@@ -189,6 +198,14 @@ class RemoteServices:
         """The page's image (JPEG)."""
         ref = page.ref
         return self._request("GET", f"{_path(ref.document_id)}/pages/{ref.number}/image").content
+
+    def heat_map(self, document_id: str, number: int, question: str, *, word: str = "") -> bytes:
+        """The page's image (PNG) with what answers the question glowing; NotInProfile."""
+        return self._request(
+            "GET",
+            f"{_path(document_id)}/pages/{number}/heatmap",
+            params={"question": question, "word": word},
+        ).content
 
     def status(self) -> Status:
         """What the data folder holds."""

@@ -6,9 +6,11 @@ HTTP routes and the remote client all use these, so that the three cannot drift 
 
 from __future__ import annotations
 
-from typing import Annotated
+import base64
+import binascii
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from api.boxes import format_boxes
 from pageglass import types
@@ -22,6 +24,7 @@ from pageglass.types import (
     Why,
     Word,
 )
+from retrieval.search import SearchResult
 
 
 def _unicode(text: str) -> str:
@@ -32,6 +35,27 @@ def _unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_unicode)]
+
+
+def _from_base64(value: object) -> object:
+    """Bytes of base64 text, bare or as a ``data:`` URL."""
+    if not isinstance(value, str):
+        return value
+    head, comma, body = value.partition(",")
+    try:
+        return base64.b64decode(
+            body if comma and head.startswith("data:") else value, validate=True
+        )
+    except (binascii.Error, ValueError):
+        raise ValueError("is no base64 (of the picture's file, bare or as a data: URL)") from None
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    PlainSerializer(lambda data: base64.b64encode(data).decode(), when_used="json-unless-none"),
+    Field(json_schema_extra={"type": "string", "contentEncoding": "base64"}),
+]
 
 
 class _Request(BaseModel):
@@ -46,7 +70,14 @@ class _Response(BaseModel):
 class SearchRequest(_Request):
     """A question to find pages for."""
 
-    question: Text = Field(description="What to look for, in plain words.")
+    question: Text = Field(
+        "", description="What to look for, in plain words. May be empty beside an image."
+    )
+    image: Base64 | None = Field(
+        None,
+        description="A picture to search with, and whose text is part of the question: a PNG, JPEG,"
+        " WebP, GIF, BMP or TIFF file as base64 or as a data: URL.",
+    )
     collection: Text | None = Field(None, description="Search this collection; default: all.")
     documents: list[Text] = Field(
         default_factory=list,
@@ -56,6 +87,10 @@ class SearchRequest(_Request):
     top_k: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="Pages to return; default: the setting search.top_k (5)."
     )
+
+    def as_json(self) -> dict[str, Any]:
+        """The request's body."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class AskRequest(SearchRequest):
@@ -85,6 +120,10 @@ class WhyModel(_Response):
     duplicates: list[PageRefModel] = Field(
         description="Near-duplicate pages this one stands for, as (document, page)."
     )
+    yes: float | None = Field(
+        None,
+        description="The reranking model's probability, 0..1, that the page answers the question.",
+    )
 
 
 class HitModel(_Response):
@@ -94,7 +133,9 @@ class HitModel(_Response):
     document_name: str
     page: int = Field(description="1-based position in the PDF.")
     page_label: str = Field(description='The printed page label, such as "iv".')
-    score: float = Field(description="Fused score; higher is better.")
+    score: float = Field(
+        description="Fused score, before reranking; the order of the list is what counts."
+    )
     why: WhyModel
     image_url: str
 
@@ -117,6 +158,7 @@ class HitModel(_Response):
                     PageRefModel(document_id=ref.document_id, page=ref.number)
                     for ref in hit.why.duplicates
                 ],
+                yes=hit.why.yes,
             ),
             image_url=image_url(hit.ref),
         )
@@ -132,6 +174,7 @@ class HitModel(_Response):
                 tuple(RetrieverRank(r.retriever, r.rank, r.score) for r in self.why.retrievers),
                 self.why.fused_rank,
                 tuple(PageRef(d.document_id, d.page - 1) for d in self.why.duplicates),
+                self.why.yes,
             ),
         )
 
@@ -177,12 +220,70 @@ class CitationModel(_Response):
         )
 
 
+class UsageModel(_Response):
+    """What one use of a vision-language model cost."""
+
+    purpose: Literal["rerank", "transcribe", "answer"]
+    model: str = Field(description="Name and version, as the model or its server gives them.")
+    images: list[tuple[int, int]] = Field(description="Width and height shown, in pixels.")
+    input_tokens: int | None
+    output_tokens: int | None
+    seconds: float
+
+    @classmethod
+    def of(cls, usage: types.Usage) -> UsageModel:
+        """The model of a usage."""
+        return cls(
+            purpose=usage.purpose,
+            model=usage.model,
+            images=list(usage.images),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            seconds=usage.seconds,
+        )
+
+    def plain(self) -> types.Usage:
+        """The usage it was made of."""
+        return types.Usage(
+            self.purpose,
+            self.model,
+            tuple(self.images),
+            self.input_tokens,
+            self.output_tokens,
+            self.seconds,
+        )
+
+
 class SearchResponse(_Response):
     """Ranked pages."""
 
     pages: list[HitModel]
     timings_ms: dict[str, float]
-    request_id: str
+    usage: list[UsageModel] = Field(default_factory=list)
+    notes: list[str] = Field(
+        default_factory=list, description="What did not go as asked, in plain words."
+    )
+    request_id: str | None = Field(None, description="Set by the server.")
+
+    @classmethod
+    def of(cls, found: SearchResult, request_id: str | None = None) -> SearchResponse:
+        """The model of a search's result."""
+        return cls(
+            pages=[HitModel.of(hit) for hit in found.hits],
+            timings_ms=found.timings_ms,
+            usage=[UsageModel.of(usage) for usage in found.usage],
+            notes=list(found.notes),
+            request_id=request_id,
+        )
+
+    def plain(self) -> SearchResult:
+        """The result it was made of."""
+        return SearchResult(
+            tuple(hit.plain() for hit in self.pages),
+            self.timings_ms,
+            tuple(usage.plain() for usage in self.usage),
+            tuple(self.notes),
+        )
 
 
 class AnswerModel(_Response):
@@ -195,6 +296,13 @@ class AnswerModel(_Response):
     pages: list[HitModel]
     model: str
     timings_ms: dict[str, float]
+    usage: list[UsageModel] = Field(default_factory=list)
+    notes: list[str] = Field(
+        default_factory=list, description="What did not go as asked, in plain words."
+    )
+    transcription: str | None = Field(
+        None, description="What was read from the question's picture and counted as asked."
+    )
     request_id: str | None = Field(None, description="Set by the server.")
 
     @classmethod
@@ -208,6 +316,9 @@ class AnswerModel(_Response):
             pages=[HitModel.of(hit) for hit in answer.hits],
             model=answer.model,
             timings_ms=answer.timings_ms,
+            usage=[UsageModel.of(usage) for usage in answer.usage],
+            notes=list(answer.notes),
+            transcription=answer.transcription,
             request_id=request_id,
         )
 
@@ -221,6 +332,9 @@ class AnswerModel(_Response):
             model=self.model,
             extractive=self.extractive,
             timings_ms=self.timings_ms,
+            usage=tuple(usage.plain() for usage in self.usage),
+            notes=tuple(self.notes),
+            transcription=self.transcription,
         )
 
 

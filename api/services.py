@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -11,14 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from api.heat_map import draw_heat_map
 from api.owner import Owner, OwnerLock
+from api.vision import Picture, PictureReader, load_vision_models
 from generate.answer import Answerer
+from generate.models import Asked, OnText
 from generate.models.extractive import ExtractiveModel
+from generate.models.vlm import VlmAnsweringModel
 from ingest.catalog import Catalog
 from ingest.pipeline import Pipeline
 from ingest.watch import Watcher, files_in
 from ingest.worker import Worker
-from pageglass.errors import PageglassError
+from pageglass.errors import NotInProfile, PageglassError, QuestionError
 from pageglass.images import ImageStore
 from pageglass.settings import Settings
 from pageglass.types import (
@@ -27,13 +32,18 @@ from pageglass.types import (
     Document,
     Page,
     PageRef,
+    Usage,
     check_collection_name,
 )
+from retrieval.encoders import ImageEncoder, PatchEncoder
 from retrieval.encoders.minilm import MiniLM
-from retrieval.index import Scope
-from retrieval.index.edge import EdgeIndex
-from retrieval.profiles import lite
+from retrieval.index import Index, Scope, open_index
+from retrieval.profiles import Checkpoints, chosen_models, load_profile
+from retrieval.rerank import Reranker
 from retrieval.search import Searcher, SearchResult
+from retrieval.vlms.images import PromptImages
+
+_log = logging.getLogger(__name__)
 
 Progress = Callable[[Document], None]
 """Called whenever a document moved on: look at ``state``, ``pages_indexed`` and ``pages``."""
@@ -84,13 +94,20 @@ class Services:
             # Whoever was indexing owned the folder, and no longer does.
             self.catalog.requeue()
             minilm = MiniLM(threads=settings.threads)
-            profile = lite(minilm)
-            indexes: dict[str, EdgeIndex] = {}
+            models = chosen_models(settings)
+            checkpoints = Checkpoints(
+                lock=folder / "models.json", fetch="never" if settings.models.offline else "missing"
+            )
+            profile = load_profile(settings, minilm, checkpoints)
+            self._profile = profile
+            indexes: dict[str, Index] = {}
             for space in profile.spaces:
-                index = EdgeIndex(folder / "index", space.spec)
+                index = open_index(settings.index, folder / "index", space.spec)
                 indexes[space.spec.name] = index
                 stack.callback(index.close)
             self._images = ImageStore(folder / "images")
+            vision = load_vision_models(settings, models, checkpoints)
+            stack.callback(vision.close)
             self._pipeline = Pipeline(
                 catalog=self.catalog,
                 originals=folder / "originals",
@@ -102,8 +119,37 @@ class Services:
             )
             stack.callback(self._pipeline.close)
             self._pipeline.finish_removals()
-            self.searcher = Searcher(profile, indexes, self.catalog, settings.search)
-            self._answerer = Answerer(ExtractiveModel(minilm), self.catalog, settings.answer)
+            pages = self.catalog.page_count()
+            if any(index.count() < pages for index in indexes.values()):
+                # A profile or model that is new here; cheap to ask only where points are missing.
+                self.catalog.requeue_without(profile.collections)
+            self.searcher = Searcher(
+                profile,
+                indexes,
+                self.catalog,
+                settings.search,
+                Reranker(
+                    vision.rerank,
+                    PromptImages(self._images, vision.rerank.image_pixels),
+                    settings.rerank,
+                )
+                if vision.rerank
+                else None,
+            )
+            quoting = ExtractiveModel(minilm)
+            self._answerer = Answerer(
+                VlmAnsweringModel(
+                    vision.answer,
+                    PromptImages(self._images, vision.answer.image_pixels),
+                    settings.answer,
+                )
+                if vision.answer
+                else quoting,
+                self.catalog,
+                settings.answer,
+                fallback=quoting if vision.answer else None,
+            )
+            self._pictures = PictureReader(vision.answer, settings)
             self._worker = Worker(self.catalog, self._pipeline, progress=self._report)
             self._watchers: list[Watcher] = []
             self._stack = stack.pop_all()
@@ -130,32 +176,90 @@ class Services:
         self,
         question: str,
         *,
+        image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
         top_k: int | None = None,
     ) -> SearchResult:
-        """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
-        self.searcher.check_question(question)
-        if collection is not None:
-            check_collection_name(collection)
-        for id in documents:
-            self.catalog.document(id)
-        return self.searcher.search(
-            question, scope=Scope(collection, tuple(documents)), top_k=top_k
-        )
+        """Ranked pages for a question, a picture (PNG, JPEG, WebP ...), or both.
+
+        No collection means all; unknown document ids raise DocumentNotFound, a picture that is
+        none ImageError. What the picture's text says counts as part of the question.
+        """
+        scope = self._scope(collection, documents)
+        self.searcher.check_question(question, optional=image is not None)
+        picture = self._pictures.read(image) if image is not None else None
+        found = self._search(question, picture, scope, top_k)
+        _log_usage("search", found.usage)
+        return found
 
     def ask(
         self,
         question: str,
         *,
+        image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
         top_k: int | None = None,
+        on_text: OnText | None = None,
     ) -> Answer:
-        """Answer from the indexed pages, citing them, or decline and show the nearest."""
-        found = self.search(question, collection=collection, documents=documents, top_k=top_k)
-        answer = self._answerer.answer(question.strip(), found.hits)
-        return replace(answer, timings_ms=found.timings_ms | answer.timings_ms)
+        """Answer from the indexed pages, citing them, or decline and show the nearest.
+
+        ``image`` as in ``search``; ``on_text`` gets the answer's text while it is written.
+        """
+        scope = self._scope(collection, documents)
+        self.searcher.check_question(question, optional=image is not None)
+        picture = self._pictures.read(image) if image is not None else None
+        found = self._search(question, picture, scope, top_k)
+        asked = Asked(self._question(question, picture), picture.shown if picture else None)
+        answer = self._answerer.answer(asked, found.hits, on_text=on_text)
+        usage = found.usage + answer.usage
+        _log_usage("ask", usage)
+        return replace(
+            answer,
+            timings_ms=found.timings_ms | answer.timings_ms,
+            usage=usage,
+            notes=found.notes + answer.notes,
+            transcription=picture.text if picture else None,
+        )
+
+    def _scope(self, collection: str | None, documents: Sequence[str]) -> Scope:
+        if collection is not None:
+            check_collection_name(collection)
+        for id in documents:
+            self.catalog.document(id)
+        return Scope(collection, tuple(documents))
+
+    def _search(
+        self, question: str, picture: Picture | None, scope: Scope, top_k: int | None
+    ) -> SearchResult:
+        image = picture.image if picture else None
+        asked = self._question(question, picture)
+        by_picture = [
+            e for s in self._profile.spaces for e in s.encoders if isinstance(e, ImageEncoder)
+        ]
+        if not asked and not by_picture:
+            raise QuestionError(
+                f"the picture holds no text, and the profile {self._profile.name} cannot search by"
+                " pictures: add a question, or use the profile cpu or gpu"
+            )
+        found = self.searcher.search(asked, picture=image, scope=scope, top_k=top_k)
+        notes = found.notes
+        if waiting := self.catalog.waiting():
+            notes = (*notes, f"{waiting} documents are not indexed in full yet: see the status")
+        if picture is None:
+            return replace(found, notes=notes)
+        return replace(
+            found,
+            timings_ms={"picture": picture.milliseconds} | found.timings_ms,
+            usage=picture.usage + found.usage,
+            notes=picture.notes + notes,
+        )
+
+    def _question(self, question: str, picture: Picture | None) -> str:
+        """The question with what its picture says, as far as a question may go."""
+        text = f"{question.strip()}\n{picture.text if picture else ''}".strip()
+        return text[: self.settings.search.question_characters]
 
     # Taking in
 
@@ -166,10 +270,16 @@ class Services:
         collection: str = DEFAULT_COLLECTION,
         progress: Progress | None = None,
     ) -> Iterator[FileReport]:
-        """Index files, and the PDF files in folders, here and now; one report a file."""
+        """Index files, and the PDF files in folders, here and now; one report a file.
+
+        Without paths, whatever is queued already.
+        """
         check_collection_name(collection)
         self._progress = progress
         waiting: dict[str, list[str]] = {}
+        if not paths:
+            # Nothing new: what a change of models, or an earlier stop, left to be done.
+            waiting = {d.id: [d.name] for d in self.catalog.documents() if d.state == "queued"}
         for path in files_in(paths):
             try:
                 with path.open("rb") as file:
@@ -267,6 +377,26 @@ class Services:
         """The page's image (JPEG)."""
         return self._images.get(page.image)
 
+    def heat_map(self, document_id: str, number: int, question: str, *, word: str = "") -> bytes:
+        """The page's image (PNG) with what answers the question glowing; of one word, if given.
+
+        NotInProfile where no page-image model is in use; DocumentNotFound, PageNotFound,
+        QuestionError.
+        """
+        question = self.searcher.check_question(question)
+        page = self.page(document_id, number)
+        for space in self._profile.spaces:
+            for encoder in space.encoders:
+                if "patches" in space.spec.vectors and isinstance(encoder, PatchEncoder):
+                    index = self.searcher.indexes[space.spec.name]
+                    return draw_heat_map(
+                        self.page_image(page), index.vectors(page.ref), encoder, question, word=word
+                    )
+        raise NotInProfile(
+            f"the profile {self._profile.name} has no page-image model, which a heat-map needs: use"
+            " the profile cpu or gpu"
+        )
+
     def status(self) -> Status:
         """What the data folder holds."""
         states: dict[str, int] = {}
@@ -291,6 +421,20 @@ class Services:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
+
+
+def _log_usage(what: str, usage: Sequence[Usage]) -> None:
+    for used in usage:
+        _log.info(
+            "%s: %s by %s: images %s, tokens %s in, %s out, %.2f s",
+            what,
+            used.purpose,
+            used.model,
+            ", ".join(f"{width}x{height}" for width, height in used.images) or "none",
+            used.input_tokens,
+            used.output_tokens,
+            used.seconds,
+        )
 
 
 def _size(folder: Path) -> int:

@@ -3,8 +3,8 @@
     python -m evals.page_recall --cases samples/questions.jsonl --docs samples/docs
 
 Indexes the documents (or reuses the index of an earlier run), asks every question, and prints
-hit@k, page-recall@k, MRR and nDCG@k: overall, by kind of evidence and by retriever, and how often
-questions without an answer are declined.
+hit@k, page-recall@k, MRR and nDCG@k: overall, reranked where the profile has a reranking model, by
+kind of evidence and by retriever, and how often questions without an answer are declined.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Outcome:
     case: Case
     gold: frozenset[PageRef]
     fused: Sequence[PageRef]
+    reranked: Sequence[PageRef] | None
     retrievers: Mapping[str, Sequence[PageRef]]
     answered: bool | None
 
@@ -62,8 +63,9 @@ def evaluate(
     for case in cases:
         document = ids[case.document]
         within = Scope(documents=(document,)) if scope == "document" else Scope()
-        rankings = searcher.rankings(case.question, searcher.encode(case.question), within)
+        rankings = searcher.rankings(searcher.encode(case.question), within)
         hits = searcher.fuse(rankings, _DEPTH)
+        reranked = searcher.rerank(case.question, hits).hits if searcher.reranks else None
         answered = None
         if answers:
             answer = services.ask(case.question, documents=within.documents)
@@ -73,6 +75,7 @@ def evaluate(
                 case=case,
                 gold=frozenset(PageRef(document, page - 1) for page in case.pages),
                 fused=[hit.ref for hit in hits],
+                reranked=None if reranked is None else [hit.ref for hit in reranked],
                 retrievers={name: [ref for ref, _ in list_] for name, list_ in rankings.items()},
                 answered=answered,
             )
@@ -113,6 +116,8 @@ def report(outcomes: Sequence[Outcome], k: int) -> dict[str, Any]:
         },
         "by_retriever": {name: score(outcomes, k, of(name)) for name in retrievers},
     }
+    if any(o.reranked is not None for o in outcomes):
+        result["reranked"] = score(outcomes, k, lambda o: o.reranked or ())
     if any(o.answered is not None for o in outcomes):
         result["answers"] = {
             "declined_unanswerable": _share_declined(o for o in outcomes if not o.case.answerable),
@@ -195,6 +200,8 @@ def main(
 def _print(result: Mapping[str, Any]) -> None:
     console = Console()
     rows: dict[str, Scores] = {f"all ({result['scope']} scope)": result["overall"]}
+    if "reranked" in result:
+        rows["all, reranked"] = result["reranked"]
     rows |= {f"evidence: {name}": scores for name, scores in result["by_source"].items()}
     rows |= {f"only {name}": scores for name, scores in result["by_retriever"].items()}
     table = Table("", *result["overall"])

@@ -1,75 +1,195 @@
-"""From ranked pages to an answer: generate, check every citation, or decline."""
+"""From ranked pages to an answer: generate, check every citation, ask once again, or decline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 from generate.citations import verify
-from generate.models import AnsweringModel, Draft, ShownPage
+from generate.models import AnsweringModel, Asked, BrokenReply, Draft, OnText, ShownPage
+from pageglass.errors import ModelServerError, OutOfMemory
 from pageglass.settings import AnswerSettings
-from pageglass.types import Answer, Citation, Hit, Page, PageRef, PageStore
+from pageglass.types import Answer, AnswerStatus, Citation, Hit, Page, PageRef, PageStore, Usage
 
 NOT_FOUND = "Nothing in the indexed pages answers this question."
 """The text of every declined answer."""
+
+_WORTH_ASKING_AGAIN = 0.2
+"""Share of the time for an answer that must be left for a second try to begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A draft with its citations as code found them."""
+
+    draft: Draft
+    citations: tuple[Citation, ...]
+    objections: tuple[str, ...]
+
+    @property
+    def verified(self) -> int:
+        return sum(citation.verified for citation in self.citations)
+
+    @property
+    def holds(self) -> float:
+        """How much of it holds, to compare two drafts by: all, some or none of its citations."""
+        cited = len(self.citations) + len(self.objections)
+        return self.verified / cited if cited else 0.0
 
 
 class Answerer:
     """Answers questions from hits. Holds no state of its own: as thread-safe as its parts."""
 
-    def __init__(self, model: AnsweringModel, pages: PageStore, settings: AnswerSettings) -> None:
+    def __init__(
+        self,
+        model: AnsweringModel,
+        pages: PageStore,
+        settings: AnswerSettings,
+        *,
+        fallback: AnsweringModel | None = None,
+    ) -> None:
+        """``fallback`` answers, and the answer says so, where ``model`` cannot be reached or says
+        nothing that can be read."""
         self._model = model
         self._pages = pages
         self._settings = settings
+        self._fallback = fallback
 
-    def answer(self, question: str, hits: Sequence[Hit]) -> Answer:
-        """Answer ``question`` from the first ``settings.pages`` of ``hits``, or decline.
+    def answer(
+        self, asked: Asked | str, hits: Sequence[Hit], *, on_text: OnText | None = None
+    ) -> Answer:
+        """Answer from the first ``settings.pages`` of ``hits``, or decline.
 
         ``hits`` are kept in the answer as they are: after a decline they are the nearest pages.
-        ``timings_ms`` has ``load``, ``generate`` and ``check``. Blocks; raises ModelError when the
-        model cannot be used.
+        An answer with a citation that does not hold is asked for once again, and the better of the
+        two is kept. ``on_text`` gets the text as it comes. ``timings_ms`` has ``load``,
+        ``generate`` and ``check``. Blocks; raises ModelError when no model can be used.
         """
+        asked = Asked(asked) if isinstance(asked, str) else asked
         began = perf_counter()
         top = {hit.ref: hit for hit in hits[: self._settings.pages]}
         found = self._pages.pages(list(top))
         shown = {ref: found[ref] for ref in top if ref in found}
         loaded = perf_counter()
-        draft = Draft("", (), 0.0)
+        notes: list[str] = []
+        usage: list[Usage] = []
+        model = self._model
+        best = _Checked(Draft("", (), 0.0), (), ())
         if any(page.words or page.image for page in shown.values()):
-            draft = self._model.generate(
-                question,
-                [
-                    ShownPage(page, top[ref].document_name, top[ref].score)
-                    for ref, page in shown.items()
-                ],
-            )
+            pages = [
+                ShownPage(p, top[ref].document_name, top[ref].score) for ref, p in shown.items()
+            ]
+            try:
+                best = self._ask(asked, pages, top, usage, on_text)
+            except (ModelServerError, OutOfMemory) as error:
+                if self._fallback is None:
+                    raise
+                notes.append(f"{self._model.name}: {error}; the pages are quoted instead")
+                model = self._fallback
+                if on_text is not None:
+                    on_text(None)
+                draft = model.generate(
+                    asked, pages, seconds=self._settings.seconds, on_text=on_text
+                )
+                best = _check(draft, top, shown)
         generated = perf_counter()
-        citations = _citations(draft, top, shown)
-        declined = not draft.text or not citations or draft.support < self._settings.threshold
+        status = self._status(best, extractive=model.extractive)
+        if best.objections and status != "not_found":
+            notes += [
+                f"the model's answer was doubted: {objection}" for objection in best.objections
+            ]
         checked = perf_counter()
         return Answer(
-            text=NOT_FOUND if declined else draft.text,
-            status="not_found" if declined else "answered",
-            citations=() if declined else citations,
+            text=NOT_FOUND if status == "not_found" else best.draft.text,
+            status=status,
+            citations=() if status == "not_found" else best.citations,
             hits=tuple(hits),
-            model=self._model.name,
-            extractive=self._model.extractive,
+            model=model.name,
+            extractive=model.extractive,
             timings_ms={
                 "load": (loaded - began) * 1e3,
                 "generate": (generated - loaded) * 1e3,
                 "check": (checked - generated) * 1e3,
             },
+            usage=tuple(usage),
+            notes=tuple(notes),
         )
 
+    def _ask(
+        self,
+        asked: Asked,
+        pages: Sequence[ShownPage],
+        hits: dict[PageRef, Hit],
+        usage: list[Usage],
+        on_text: OnText | None,
+    ) -> _Checked:
+        """The model's answer; where it does not hold or cannot be read, the better of two."""
+        shown = {page.page.ref: page.page for page in pages}
+        deadline = perf_counter() + self._settings.seconds
 
-def _citations(
-    draft: Draft, hits: dict[PageRef, Hit], shown: dict[PageRef, Page]
-) -> tuple[Citation, ...]:
-    """Checked citations of the draft's quotes; a quote from a page not shown is no citation."""
+        def once(objections: Sequence[str]) -> _Checked:
+            try:
+                draft = self._model.generate(
+                    asked,
+                    pages,
+                    seconds=deadline - perf_counter(),
+                    objections=objections,
+                    on_text=on_text,
+                )
+            except BrokenReply as error:
+                usage.extend([error.usage] if error.usage else [])
+                raise
+            usage.extend(draft.usage)
+            return _check(draft, hits, shown)
+
+        def time_is_left() -> bool:
+            return deadline - perf_counter() > _WORTH_ASKING_AGAIN * self._settings.seconds
+
+        try:
+            first = once(())
+        except BrokenReply as error:
+            if not time_is_left():
+                raise
+            if on_text is not None:
+                on_text(None)
+            return once((str(error),))
+        if self._model.extractive or not first.objections or not time_is_left():
+            return first
+        if on_text is not None:
+            on_text(None)
+        try:
+            second = once(first.objections)
+        except ModelServerError:
+            return first
+        if not second.draft.support:
+            # Told that its words are not there, it takes them back.
+            return first if first.verified else second
+        return second if second.holds > first.holds else first
+
+    def _status(self, checked: _Checked, *, extractive: bool) -> AnswerStatus:
+        draft = checked.draft
+        if not draft.text or draft.support < self._settings.threshold:
+            return "not_found"
+        if extractive:
+            return "answered" if checked.citations else "not_found"
+        return "answered" if checked.verified else "unverified"
+
+
+def _check(draft: Draft, hits: dict[PageRef, Hit], shown: dict[PageRef, Page]) -> _Checked:
+    """Check the draft's quotes; one from a page that was not shown is no citation."""
     citations: list[Citation] = []
+    objections: list[str] = []
     for ref, quote in dict.fromkeys(draft.quotes):
-        if ref in shown:
-            hit = hits[ref]
-            claim = Citation(ref, hit.document_name, hit.page_label, quote, (), verified=False)
-            citations.append(verify(claim, shown))
-    return tuple(citations)
+        if ref is None or ref not in shown:
+            objections.append("it cites a page that was not shown")
+            continue
+        hit = hits[ref]
+        claim = Citation(ref, hit.document_name, hit.page_label, quote, (), verified=False)
+        citations.append(verify(claim, shown))
+        if not citations[-1].verified:
+            number = list(shown).index(ref) + 1
+            objections.append(f"these words do not stand on page {number}: {quote[:200]!r}")
+    if draft.text and draft.support and not draft.quotes:
+        objections.append("it cites nothing")
+    return _Checked(draft, tuple(citations), tuple(dict.fromkeys(objections)))

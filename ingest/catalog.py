@@ -227,6 +227,37 @@ class Catalog:
                 (id, id),
             )
 
+    def requeue_without(self, stages: Sequence[str]) -> int:
+        """Queue indexed documents with a page that lacks one of ``stages``; how many there were.
+
+        So it is when a profile or a model was changed: what is indexed goes on being found by the
+        stages it has.
+        """
+        with self._transaction() as db:
+            return db.execute(
+                "UPDATE documents SET state = 'queued', attempts = 0 WHERE state = 'indexed'"
+                " AND EXISTS (SELECT 1 FROM pages p, json_each(?) wanted"
+                "  WHERE p.document = documents.id AND NOT EXISTS"
+                "  (SELECT 1 FROM stages s WHERE s.document = p.document"
+                "   AND s.page_index = p.page_index AND s.stage = wanted.value))",
+                (json.dumps(list(stages)),),
+            ).rowcount
+
+    def waiting(self) -> int:
+        """Documents that are queued or in work."""
+        with self._lock:
+            return self._db.execute(
+                "SELECT COUNT(*) FROM documents WHERE state IN ('queued', 'indexing')"
+            ).fetchone()[0]
+
+    def page_count(self) -> int:
+        """Pages that were read, of all documents."""
+        with self._lock:
+            return self._db.execute(
+                "SELECT COUNT(*) FROM pages p JOIN documents d ON d.id = p.document"
+                " WHERE d.state != 'removing'"
+            ).fetchone()[0]
+
     def forget_source(self, collection: str, source: str) -> None:
         """The source is gone: its document goes too unless it has another name."""
         with self._transaction() as db:

@@ -22,8 +22,7 @@ from pageglass.settings import IngestSettings
 from pageglass.types import Document, Page, PageRef
 from retrieval.encoders import PageInput, Vectors
 from retrieval.headings import document_title
-from retrieval.index import PagePoint
-from retrieval.index.edge import EdgeIndex
+from retrieval.index import Index, PagePoint
 from retrieval.profiles import Profile, Space
 
 _log = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Pipeline:
         originals: Path,
         images: ImageStore,
         profile: Profile,
-        indexes: Mapping[str, EdgeIndex],
+        indexes: Mapping[str, Index],
         settings: IngestSettings,
         threads: int,
     ) -> None:
@@ -156,56 +155,74 @@ class Pipeline:
         info = self._reader.open(path)
         self._catalog.begin(document.id, info.pages)
         todo = self._todo(document.id, info.pages)
-        for batch in _batches(self._reader.pages(path, todo), self._settings.batch_pages):
+        raw_pages = self._reader.pages(path, list(todo))
+        for batch in _batches(raw_pages, self._settings.batch_pages):
             if stopping():
                 raise Stopped
-            if not self._index(document, batch):
+            if not self._index(document, batch, todo):
                 raise Stopped
             if progress is not None:
                 progress(self._catalog.document(document.id))
         self._label(document.id)
         return self._remark(document.id, info.pages)
 
-    def _todo(self, id: str, pages: int) -> list[int]:
-        """Indices of pages with a stage that is neither done nor failed."""
-        wanted = {READ_STAGE, OCR_STAGE, *(space.spec.name for space in self._profile.spaces)}
+    def _todo(self, id: str, pages: int) -> dict[int, set[str]]:
+        """The stages that are neither done nor failed, by the index of each page that has some."""
+        wanted = {READ_STAGE, OCR_STAGE, *self._profile.collections}
         reached: dict[int, set[str]] = {}
         for result in self._catalog.stages(id):
             reached.setdefault(result.page_index, set()).add(result.stage)
             if result.stage == READ_STAGE and result.state == "failed":
                 reached[result.page_index] |= wanted
-        return [index for index in range(pages) if not wanted <= reached.get(index, set())]
+        todo = {index: wanted - reached.get(index, set()) for index in range(pages)}
+        return {index: stages for index, stages in todo.items() if stages}
 
-    def _index(self, document: Document, batch: Sequence[RawPage | PageFailure]) -> bool:
-        """Index one batch; false where the document was removed meanwhile."""
+    def _index(
+        self,
+        document: Document,
+        batch: Sequence[RawPage | PageFailure],
+        todo: Mapping[int, set[str]],
+    ) -> bool:
+        """Take one batch through the stages it lacks; false where the document was removed
+        meanwhile."""
         stages = [
             StageResult(raw.index, READ_STAGE, "failed", raw.reason)
             for raw in batch
             if isinstance(raw, PageFailure)
         ]
+        readable = [raw for raw in batch if isinstance(raw, RawPage)]
+        read = self._catalog.pages([PageRef(document.id, raw.index) for raw in readable])
         pages: list[Page] = []
-        for raw in batch:
-            if isinstance(raw, RawPage):
+        for raw in readable:
+            page = read.get(PageRef(document.id, raw.index))
+            if page is None or todo[raw.index] & {READ_STAGE, OCR_STAGE}:
                 page, ocr = self._read(document.id, raw)
-                pages.append(page)
                 stages += [StageResult(raw.index, READ_STAGE, "done"), ocr]
+            pages.append(page)
         title = self._title(document, pages)
-        inputs = [PageInput(page, title) for page in pages]
-        encoded = [(space.spec.name, _encode(space, inputs)) for space in self._profile.spaces]
+        inputs = [
+            PageInput(page, title, raw.image) for page, raw in zip(pages, readable, strict=True)
+        ]
+        encoded: list[tuple[str, list[PageInput], list[Vectors]]] = []
+        for space in self._profile.spaces:
+            # A page that other models know already is only shown to those that are new.
+            lacking = [of for of in inputs if space.spec.name in todo[of.page.ref.index]]
+            if lacking:
+                encoded.append((space.spec.name, lacking, _encode(space, lacking)))
         with self._writing:
             if not self._catalog.exists(document.id):
                 return False
-            for raw in batch:
-                if isinstance(raw, RawPage):
+            for page, raw in zip(pages, readable, strict=True):
+                if page.image == self._images.key(raw.image, ".jpg"):
                     self._images.put(raw.image, ".jpg")
-            for name, vectors in encoded:
+            for name, those, vectors in encoded:
                 self._indexes[name].upsert(
                     [
-                        PagePoint(page.ref, document.collection, of_page)
-                        for page, of_page in zip(pages, vectors, strict=True)
+                        PagePoint(of.page.ref, document.collection, of_page)
+                        for of, of_page in zip(those, vectors, strict=True)
                     ]
                 )
-                stages += [StageResult(page.ref.index, name, "done") for page in pages]
+                stages += [StageResult(of.page.ref.index, name, "done") for of in those]
             self._catalog.record(document.id, pages, stages)
         return True
 

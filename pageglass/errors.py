@@ -7,6 +7,7 @@
     │   ├── DocumentNotFound    no document has this id
     │   ├── PageNotFound        the document has no such page
     │   ├── ImageError          the question's picture is damaged, too large or no picture
+    │   ├── NotInProfile        it needs a model that the profile in use does not have
     │   └── SettingsError       an unknown or impossible setting
     ├── DocumentError           this file cannot become pages; trying again will not help
     │   ├── NotADocument        not a PDF, empty, or damaged beyond repair
@@ -76,6 +77,13 @@ class ImageError(UsageError):
     """The question's picture is damaged, too large or no picture."""
 
     code = "image-invalid"
+
+
+class NotInProfile(UsageError):
+    """It needs a model that the profile in use does not have."""
+
+    code = "not-in-profile"
+    status = 501
 
 
 class SettingsError(UsageError):

@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from pageglass.errors import SettingsError
 
@@ -169,6 +170,9 @@ class SearchSettings(_Section):
     )
     question_characters: int = Field(
         default=4000, ge=1, description="Longest question accepted, in characters."
+    )
+    picture_mb: int = Field(
+        default=10, ge=1, le=100, description="Largest picture accepted with a question, in MB."
     )
 
 
@@ -348,8 +352,10 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         )
     try:
         return Settings(**(flags or {}))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config}: not valid TOML: {error}") from None
+    except UnreadableSetting as error:
+        raise SettingsError(f"an environment variable must be JSON: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pageglass.errors import ModelError
 
+_ADAPTER = "adapter_config.json"
 _WHOLE_FILE = 16 << 20
 _ENDS = 1 << 20
 _NOT_NEEDED = ("*.onnx", "onnx/*", "*.h5", "*.msgpack", "*.ot", "*.pth", "*.gguf", "*.mlpackage/*")
@@ -90,70 +93,86 @@ class Checkpoint:
                     length = int.from_bytes(file.read(8), "little")
                     header = json.loads(file.read(min(length, 100 << 20)))
                 shapes |= {k: tuple(v["shape"]) for k, v in header.items() if k != "__metadata__"}
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 raise ModelError(
                     f"{path.name} of the checkpoint {self.name} is damaged: fetch it again"
                 ) from None
         return shapes
 
 
+Fetch = Literal["never", "missing", "always"]
+"""When the hub is asked: never, for what is not in its cache, or for all, so that a download cut
+short is made whole."""
+
+
 def find(
-    wanted: str, *, offline: bool = False, fetch: bool = True, locked: str | None = None
+    wanted: str, *, fetch: Fetch = "missing", locked: Mapping[str, str] = MappingProxyType({})
 ) -> Checkpoint:
     """The checkpoint that ``wanted`` (``name``, ``name@revision`` or a folder) means.
 
-    A hub name is looked up in the hub's cache first, and fetched where it is not there and
-    ``fetch`` allows it. ``locked`` is the commit an earlier run settled on, used unless ``wanted``
-    names a revision itself. Adapters bring their base model. ModelError says what is missing.
+    ``locked`` has the commit that an earlier run settled on for a name; it is used where no
+    revision is named. Adapters bring their base model. ModelError says what is missing.
     """
-    model = ModelName.parse(wanted)
-    folder = Path(model.name).expanduser()
-    if folder.is_dir():
-        return _with_base(
-            Checkpoint(model.name, fingerprint(folder), folder), offline=offline, fetch=fetch
-        )
-    if wanted.startswith((".", "/", "~")) or wanted.count("/") != 1:
-        raise ModelError(
-            f"no model {wanted!r}: give a folder that is there or a hub name (owner/name)"
-        )
-    path = _snapshot(model.name, model.revision or locked, offline=offline, fetch=fetch)
-    # The cache keeps each commit in a folder of that name.
-    return _with_base(Checkpoint(model.name, path.name, path), offline=offline, fetch=fetch)
-
-
-def _with_base(checkpoint: Checkpoint, *, offline: bool, fetch: bool) -> Checkpoint:
-    if not checkpoint.has("adapter_config.json"):
+    checkpoint = _locate(wanted, fetch, locked)
+    if not checkpoint.has(_ADAPTER):
         return checkpoint
-    adapter = checkpoint.config("adapter_config.json")
+    adapter = checkpoint.config(_ADAPTER)
     name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
     if not isinstance(name, str) or not name:
         raise ModelError(f"the adapter {checkpoint.name} does not name its base model")
     # A base beside its adapter is named relative to it.
     beside = checkpoint.folder / name
     wanted = str(beside) if beside.is_dir() else f"{name}@{revision}" if revision else name
-    base = find(wanted, offline=offline, fetch=fetch)
-    return Checkpoint(checkpoint.name, checkpoint.revision, checkpoint.folder, base)
+    base = _locate(wanted, fetch, locked)
+    if base.has(_ADAPTER):
+        raise ModelError(
+            f"{name}, the base of the adapter {checkpoint.name}, is an adapter itself: merge it"
+            " into its own base first"
+        )
+    return replace(checkpoint, base=base)
 
 
-def _snapshot(name: str, revision: str | None, *, offline: bool, fetch: bool) -> Path:
+def _locate(wanted: str, fetch: Fetch, locked: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint itself, without a base."""
+    model = ModelName.parse(wanted)
+    folder = Path(model.name).expanduser()
+    if model.name and folder.is_dir():
+        if model.revision is not None:
+            raise ModelError(f"{model.name} is a folder, which has no revisions: leave out the @")
+        return Checkpoint(model.name, fingerprint(folder), folder)
+    # A revision may hold slashes itself (refs/pr/3).
+    if model.name.startswith((".", "/", "~")) or model.name.count("/") != 1:
+        raise ModelError(
+            f"no model {wanted!r}: give a folder that is there or a hub name (owner/name)"
+        )
+    path = _snapshot(model.name, model.revision or locked.get(model.name), fetch)
+    # The cache keeps each commit in a folder of that name.
+    return Checkpoint(model.name, path.name, path)
+
+
+def _snapshot(name: str, revision: str | None, fetch: Fetch) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     label = f"{name}@{revision}" if revision else name
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    except Exception as error:  # the hub's client has many kinds for a name that is no name
-        raise ModelError(f"cannot use the model {label}: {_first_line(error)}") from None
-    if offline or not fetch:
-        hint = " (setting models.offline)" if offline else ""
+    # Looking and fetching leave out the same files: what was fetched must count as complete.
+    snapshot = partial(
+        snapshot_download, name, revision=revision, ignore_patterns=list(_NOT_NEEDED)
+    )
+    if fetch != "always":
+        try:
+            return Path(snapshot(local_files_only=True))
+        except LocalEntryNotFoundError:
+            pass
+        except Exception as error:  # the hub's client has many kinds for a name that is no name
+            raise ModelError(f"cannot use the model {label}: {_first_line(error)}") from None
+    if fetch == "never":
         raise ModelError(
-            f"the model {label} is not on this machine{hint}: run `pageglass models pull` where"
-            " there is a network, or name a folder"
+            f"the model {label} is not on this machine: run `pageglass models pull` where there is"
+            " a network, or name a folder"
         )
     try:
-        return Path(snapshot_download(name, revision=revision, ignore_patterns=list(_NOT_NEEDED)))
+        return Path(snapshot())
     except Exception as error:  # from missing repositories to broken connections
         raise ModelError(
             f"cannot fetch the model {label} from the hub: {_first_line(error)}: check its name and"
@@ -185,5 +204,7 @@ def fingerprint(folder: Path) -> str:
 def _files(folder: Path) -> Iterator[Path]:
     suffixes: Sequence[str] = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".pt")
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in suffixes and not path.name.startswith("."):
+        # Hidden folders hold what downloads left (.cache) or git keeps.
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix in suffixes and not hidden and path.is_file():
             yield path

@@ -1,24 +1,43 @@
 """Profiles: which collections there are, what encodes into them, and how much each counts.
 
-Nothing else in the code asks which profile it runs.
+``PROFILES`` is data. ``load_profile`` makes encoders of it, with the checkpoints that the settings
+name in place of its own. Nothing else in the code asks which profile it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
+from pageglass.errors import ModelError
+from pageglass.settings import IndexSettings, ModelSettings, Settings
+from retrieval.checkpoints import Checkpoint, Fetch, find
 from retrieval.encoders import Encoder
+from retrieval.encoders.bge_m3 import BgeM3Encoder
 from retrieval.encoders.bm25 import Bm25Encoder
+from retrieval.encoders.clip import ClipEncoder
+from retrieval.encoders.colpali import ColPaliEncoder
 from retrieval.encoders.minilm import MiniLM
 from retrieval.encoders.minilm_encoder import MiniLMEncoder
+from retrieval.encoders.multivector import MultiVectorPageEncoder, is_multivector
 from retrieval.index import CollectionSpec
 
 PAGE_NUMBER = "page-number"
 """The retriever of pages that the question names; it needs no vectors."""
+BY_PICTURE = ":picture"
+"""What is added to a retriever's name where it searched by the question's picture."""
 
 # A page named in the question is a strong sign, worth two retrievers that agree.
 _PAGE_NUMBER_WEIGHT = 2.0
+
+BUNDLED = "minilm-l6-v2"
+"""The text model that comes with Pageglass and needs no checkpoint."""
+
+CollectionName = Literal["visual", "image", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,35 +64,202 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A set of spaces; the answering model is chosen beside it, in ``generate``."""
+    """A set of spaces; the answering model is chosen beside it, in ``api.services``."""
 
     name: str
     spaces: Sequence[Space]
 
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """The names of its collections; each is a stage every page goes through."""
+        return tuple(space.spec.name for space in self.spaces)
+
     def weights(self, overrides: Mapping[str, float]) -> dict[str, float]:
-        """Fusion weight by retriever, the profile's own under ``overrides``."""
+        """Fusion weight by retriever, the profile's own under ``overrides``.
+
+        A list found by picture weighs what the same retriever's list by words does.
+        """
         own = {
             retriever.name: retriever.weight
             for space in self.spaces
             for retriever in space.retrievers
         }
-        return {PAGE_NUMBER: _PAGE_NUMBER_WEIGHT} | own | dict(overrides)
+        chosen = {PAGE_NUMBER: _PAGE_NUMBER_WEIGHT} | own | dict(overrides)
+        return {name + BY_PICTURE: chosen[name] for name in own} | chosen
 
 
-def lite(model: MiniLM) -> Profile:
-    """The profile `lite`: text only, on any CPU. ``model`` loads when it is first used."""
-    minilm, bm25 = MiniLMEncoder(model), Bm25Encoder()
-    text = Space(
-        spec=CollectionSpec(
-            name=f"text--{minilm.model['name']}",
-            vectors=minilm.vectors | bm25.vectors,
-            model=minilm.model | bm25.model,
+@dataclass(frozen=True, slots=True)
+class ProfileModels:
+    """A profile as data: the model of each collection and those that look at pages.
+
+    Models are hub names; ``text`` may be BUNDLED. ``rerank`` and ``answer`` are vision-language
+    models, None for none (answers are then quotes); a reranking model of the same name as the
+    answering one is that one. ``answer_url`` is where the answering model's server is expected,
+    None for one in this process.
+    """
+
+    text: str
+    visual: str | None = None
+    image: str | None = None
+    rerank: str | None = None
+    answer: str | None = None
+    answer_url: str | None = None
+
+
+PROFILES: Mapping[str, ProfileModels] = MappingProxyType(
+    {
+        "lite": ProfileModels(text=BUNDLED),
+        "cpu": ProfileModels(
+            visual="vidore/colSmol-256M",
+            image="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            text="BAAI/bge-m3",
+            rerank="HuggingFaceTB/SmolVLM-500M-Instruct",
+            answer="HuggingFaceTB/SmolVLM-500M-Instruct",
         ),
-        encoders=(minilm, bm25),
-        retrievers=(
-            Retriever("sparse"),
-            Retriever("dense"),
-            Retriever("tokens", prefetch=("sparse", "dense")),
+        "gpu": ProfileModels(
+            visual="vidore/colqwen2.5-v0.2",
+            image="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            text="BAAI/bge-m3",
+            rerank="Qwen/Qwen2.5-VL-7B-Instruct",
+            answer="Qwen/Qwen2.5-VL-7B-Instruct",
+            answer_url="http://127.0.0.1:8000/v1",
         ),
+    }
+)
+
+
+def chosen_models(settings: Settings) -> ProfileModels:
+    """The profile's models with those that the settings name in their place."""
+    own, named = PROFILES[settings.profile], settings.models
+    rerank = named.rerank or own.rerank
+    if named.answer and not named.rerank and own.rerank == own.answer:
+        rerank = own.rerank and named.answer
+    return ProfileModels(
+        text=named.text or own.text,
+        visual=named.visual or own.visual,
+        image=named.image or own.image,
+        rerank=rerank,
+        answer=named.answer or own.answer,
+        answer_url=settings.answer.url or own.answer_url,
     )
-    return Profile("lite", (text,))
+
+
+class Checkpoints:
+    """Finds checkpoints for one data folder, always the same commit of each.
+
+    What a hub name meant when the folder first used it is kept in ``lock``: the hub may move on,
+    the folder's vectors do not. To take a newer commit, name it (``name@revision``).
+    """
+
+    def __init__(self, *, lock: Path | None, fetch: Fetch) -> None:
+        """``lock`` is a JSON file, made when needed; None: nothing is kept."""
+        self._lock = lock
+        self._fetch: Fetch = fetch
+
+    def find(self, name: str) -> Checkpoint:
+        """The checkpoint of a hub name, name@revision or folder; ModelError."""
+        locked = self._locked()
+        found = find(name, fetch=self._fetch, locked=locked)
+        if self._lock is not None:
+            settled = dict(locked)
+            for checkpoint in (found, found.base):
+                if checkpoint is not None and not Path(checkpoint.name).expanduser().is_dir():
+                    settled[checkpoint.name] = checkpoint.revision
+            if settled != locked:
+                self._lock.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.write_text(json.dumps(settled, indent=1, sort_keys=True))
+        return found
+
+    def _locked(self) -> dict[str, str]:
+        if self._lock is None or not self._lock.exists():
+            return {}
+        try:
+            kept: Any = json.loads(self._lock.read_text("utf-8"))
+            return {str(name): str(revision) for name, revision in kept.items()}
+        except (OSError, ValueError, AttributeError):
+            raise ModelError(
+                f"{self._lock} is damaged: remove it to take the models' newest versions"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What an encoder may need to be built."""
+
+    checkpoints: Checkpoints
+    models: ModelSettings
+    index: IndexSettings
+    minilm: MiniLM
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    label: str
+    encoders: tuple[Encoder, ...]
+    retrievers: tuple[Retriever, ...] = field(default=())
+
+
+def load_profile(settings: Settings, minilm: MiniLM, checkpoints: Checkpoints) -> Profile:
+    """The spaces of ``settings.profile``, with encoders whose weights load when first used.
+
+    ModelError where a checkpoint is missing or of a family that its collection cannot use.
+    """
+    models = chosen_models(settings)
+    parts = _Parts(checkpoints, settings.models, settings.index, minilm)
+    wanted: tuple[tuple[CollectionName, str | None, Callable[[str, _Parts], _Built]], ...] = (
+        ("visual", models.visual, _visual),
+        ("image", models.image, _image),
+        ("text", models.text, _text),
+    )
+    spaces: list[Space] = []
+    for collection, model, build in wanted:
+        if model is None:
+            continue
+        built = build(model, parts)
+        vectors = {name: spec for e in built.encoders for name, spec in e.vectors.items()}
+        described = {key: value for e in built.encoders for key, value in e.model.items()}
+        spec = CollectionSpec(f"{collection}--{built.label}", vectors, described)
+        spaces.append(Space(spec, built.encoders, built.retrievers))
+    return Profile(settings.profile, tuple(spaces))
+
+
+def _visual(name: str, parts: _Parts) -> _Built:
+    checkpoint = parts.checkpoints.find(name)
+    kind = MultiVectorPageEncoder if is_multivector(checkpoint) else ColPaliEncoder
+    encoder = kind(
+        checkpoint,
+        parts.models,
+        quantization=parts.index.quantization,
+        token_pooling=parts.index.token_pooling,
+    )
+    if "patches" not in encoder.vectors:
+        raise ModelError(f"{name} encodes text, not page images: name it as models.text")
+    # Compressed patches are searched whole, then rescored; without them the rows' means come first.
+    first = ("pooled",) if parts.index.quantization == "none" else ()
+    return _Built(checkpoint.label, (encoder,), (Retriever("patches", prefetch=first),))
+
+
+def _image(name: str, parts: _Parts) -> _Built:
+    checkpoint = parts.checkpoints.find(name)
+    return _Built(checkpoint.label, (ClipEncoder(checkpoint, parts.models),), (Retriever("clip"),))
+
+
+def _text(name: str, parts: _Parts) -> _Built:
+    if name == BUNDLED:
+        minilm = MiniLMEncoder(parts.minilm)
+        return _Built(minilm.model["name"], (minilm, Bm25Encoder()), _TEXT)
+    checkpoint = parts.checkpoints.find(name)
+    if is_multivector(checkpoint):
+        tokens = MultiVectorPageEncoder(checkpoint, parts.models)
+        if "tokens" not in tokens.vectors:
+            raise ModelError(f"{name} encodes page images, not text: name it as models.visual")
+        found = (Retriever("sparse"), Retriever("tokens", prefetch=("sparse",)))
+        return _Built(checkpoint.label, (tokens, Bm25Encoder()), found)
+    return _Built(checkpoint.label, (BgeM3Encoder(checkpoint, parts.models),), _TEXT)
+
+
+_TEXT = (
+    Retriever("sparse"),
+    Retriever("dense"),
+    Retriever("tokens", prefetch=("sparse", "dense")),
+)

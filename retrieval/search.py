@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pageglass.errors import QuestionError
 from pageglass.settings import SearchSettings
-from pageglass.types import Hit, PageRef, PageStore, RetrieverRank, Why
+from pageglass.types import Hit, PageRef, PageStore, RetrieverRank, Usage, Why
 from retrieval.duplicates import group_duplicates
-from retrieval.encoders import Vectors
-from retrieval.fusion import reciprocal_rank_fusion
-from retrieval.index import Prefetch, Scope
-from retrieval.index.edge import EdgeIndex
+from retrieval.encoders import Encoder, ImageEncoder, Vectors
+from retrieval.fusion import reciprocal_rank_fusion, score_fusion
+from retrieval.index import Index, Prefetch, Scope
 from retrieval.page_numbers import named_pages
-from retrieval.profiles import PAGE_NUMBER, Profile
+from retrieval.profiles import BY_PICTURE, PAGE_NUMBER, Profile
+from retrieval.rerank import Reranker
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Near-duplicates are looked for among this many times the pages asked for: a page that far down
 # could not displace a hit, only be counted with it.
@@ -26,54 +30,89 @@ Ranking = list[tuple[PageRef, float]]
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Ranked pages and how long each step took, in milliseconds."""
+    """Ranked pages and how long each step took, in milliseconds.
+
+    ``usage`` is what models looked at on the way, ``notes`` say what did not go as asked.
+    """
 
     hits: tuple[Hit, ...]
     timings_ms: dict[str, float]
+    usage: tuple[Usage, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuestion:
+    """A question's vectors, space by space: by its words and, where it has one, by its picture."""
+
+    text: str
+    words: tuple[Vectors, ...]
+    picture: tuple[Vectors, ...]
 
 
 class Searcher:
-    """Searches every space of a profile and fuses what they find."""
+    """Searches every space of a profile, fuses what they find, and has the best looked at again."""
 
     def __init__(
         self,
         profile: Profile,
-        indexes: Mapping[str, EdgeIndex],
+        indexes: Mapping[str, Index],
         pages: PageStore,
         settings: SearchSettings,
+        reranker: Reranker | None = None,
     ) -> None:
         """``indexes`` are by collection name (``Space.spec.name``)."""
         self._profile = profile
         self.indexes = indexes
         self._pages = pages
         self._settings = settings
+        self._reranker = reranker
+
+    @property
+    def reranks(self) -> bool:
+        """Whether there is a reranking model."""
+        return self._reranker is not None
 
     def search(
-        self, question: str, *, scope: Scope | None = None, top_k: int | None = None
+        self,
+        question: str,
+        *,
+        picture: Image.Image | None = None,
+        scope: Scope | None = None,
+        top_k: int | None = None,
     ) -> SearchResult:
-        """The best pages for a question; QuestionError where it is empty or too long."""
-        question = self.check_question(question)
+        """The best pages for a question, a picture, or both.
+
+        QuestionError where the question is too long, or empty without a picture.
+        """
+        question = self.check_question(question, optional=picture is not None)
         top_k = top_k or self._settings.top_k
         started = time.perf_counter()
-        encoded = self.encode(question)
+        encoded = self.encode(question, picture)
         encoded_at = time.perf_counter()
-        rankings = self.rankings(question, encoded, scope or Scope())
+        rankings = self.rankings(encoded, scope or Scope())
         searched_at = time.perf_counter()
-        hits = self.fuse(rankings, top_k)
+        looked_at = self._reranker.pages if self._reranker else 0
+        fused = SearchResult(self.fuse(rankings, max(top_k, looked_at)), {})
+        fused_at = time.perf_counter()
+        ranked = self.rerank(question, fused.hits)
         ended = time.perf_counter()
-        return SearchResult(
-            hits,
-            {
-                "encode": 1000 * (encoded_at - started),
-                "retrieve": 1000 * (searched_at - encoded_at),
-                "fuse": 1000 * (ended - searched_at),
-            },
-        )
+        timings = {
+            "encode": 1000 * (encoded_at - started),
+            "retrieve": 1000 * (searched_at - encoded_at),
+            "fuse": 1000 * (fused_at - searched_at),
+        }
+        if self._reranker is not None:
+            timings["rerank"] = 1000 * (ended - fused_at)
+        return replace(ranked, hits=ranked.hits[:top_k], timings_ms=timings)
 
-    def check_question(self, question: str) -> str:
-        """The question without surrounding space; QuestionError says what is wrong with it."""
+    def check_question(self, question: str, *, optional: bool = False) -> str:
+        """The question without surrounding space; QuestionError says what is wrong with it.
+
+        It may be empty where it is ``optional``, beside a picture.
+        """
         question = question.strip()
-        if not question:
+        if not question and not optional:
             raise QuestionError("the question is empty")
         longest = self._settings.question_characters
         if len(question) > longest:
@@ -83,41 +122,50 @@ class Searcher:
             )
         return question
 
-    def encode(self, question: str) -> list[Vectors]:
-        """The question's vectors, space by space."""
-        return [
-            {
-                name: vector
-                for encoder in space.encoders
-                for name, vector in encoder.encode_question(question).items()
-            }
+    def encode(self, question: str, picture: Image.Image | None = None) -> EncodedQuestion:
+        """The question's vectors, each model run once."""
+
+        def by_words(encoder: Encoder) -> Vectors:
+            return encoder.encode_question(question) if question else {}
+
+        def by_picture(encoder: Encoder) -> Vectors:
+            if picture is None or not isinstance(encoder, ImageEncoder):
+                return {}
+            return encoder.encode_image(picture)
+
+        return EncodedQuestion(question, self._encode(by_words), self._encode(by_picture))
+
+    def _encode(self, encode: Callable[[Encoder], Vectors]) -> tuple[Vectors, ...]:
+        return tuple(
+            {name: vec for encoder in space.encoders for name, vec in encode(encoder).items()}
             for space in self._profile.spaces
-        ]
+        )
 
-    def rankings(
-        self, question: str, encoded: Sequence[Vectors], scope: Scope
-    ) -> dict[str, Ranking]:
-        """Every retriever's ranked list for a question encoded once per space.
+    def rankings(self, encoded: EncodedQuestion, scope: Scope) -> dict[str, Ranking]:
+        """Every retriever's ranked list; what it finds by the picture is a list of its own.
 
-        Pages that the question names ("on page 14") are a list of their own, ordered by what the
-        others say of them.
+        Pages that the question names ("on page 14") are a list of their own, too, ordered by what
+        the others say of them.
         """
         rankings: dict[str, Ranking] = {}
         limit = self._settings.candidates
-        for space, vectors in zip(self._profile.spaces, encoded, strict=True):
-            index = self.indexes[space.spec.name]
-            for retriever in space.retrievers:
-                if retriever.name not in vectors:
-                    continue
-                first = [(name, vectors[name]) for name in retriever.prefetch if name in vectors]
-                rankings[retriever.name] = index.query(
-                    retriever.name,
-                    vectors[retriever.name],
-                    limit=limit,
-                    scope=scope,
-                    prefetch=Prefetch(first, limit) if first else None,
-                )
-        if named := named_pages(question):
+        for mark, by_space in (("", encoded.words), (BY_PICTURE, encoded.picture)):
+            for space, vectors in zip(self._profile.spaces, by_space, strict=True):
+                index = self.indexes[space.spec.name]
+                for retriever in space.retrievers:
+                    if retriever.name not in vectors:
+                        continue
+                    first = [
+                        (name, vectors[name]) for name in retriever.prefetch if name in vectors
+                    ]
+                    rankings[retriever.name + mark] = index.query(
+                        retriever.name,
+                        vectors[retriever.name],
+                        limit=limit,
+                        scope=scope,
+                        prefetch=Prefetch(first, limit) if first else None,
+                    )
+        if named := named_pages(encoded.text):
             fused = dict(self._fused(rankings))
             pages = self._pages.named_pages(
                 named, collection=scope.collection, documents=scope.documents
@@ -126,12 +174,34 @@ class Searcher:
             rankings[PAGE_NUMBER] = [(ref, fused.get(ref, 0)) for ref in pages[:limit]]
         return rankings
 
-    def _fused(self, rankings: Mapping[str, Ranking]) -> list[tuple[PageRef, float]]:
-        return reciprocal_rank_fusion(
-            {name: [ref for ref, _ in ranking] for name, ranking in rankings.items()},
-            weights=self._profile.weights(self._settings.weights),
-            k=self._settings.rrf_k,
+    def rerank(self, question: str, hits: Sequence[Hit]) -> SearchResult:
+        """``hits`` in the order of the fused ranks blended with what the reranking model says.
+
+        Without a reranking model, or where it fails, they stay as they are, and a note says why.
+        """
+        if self._reranker is None or not question:
+            return SearchResult(tuple(hits), {})
+        stored = self._pages.pages([hit.ref for hit in hits])
+        there = [hit for hit in hits if hit.ref in stored]
+        outcome = self._reranker.rerank(
+            question, [stored[hit.ref] for hit in there], [hit.score for hit in there]
         )
+        return SearchResult(
+            hits=tuple(
+                replace(there[i], why=replace(there[i].why, yes=outcome.yes.get(there[i].ref)))
+                for i in outcome.order
+            ),
+            timings_ms={},
+            usage=(outcome.usage,) if outcome.usage else (),
+            notes=(outcome.note,) if outcome.note else (),
+        )
+
+    def _fused(self, rankings: Mapping[str, Ranking]) -> list[tuple[PageRef, float]]:
+        weights = self._profile.weights(self._settings.weights)
+        if self._settings.fusion == "rrf":
+            refs = {name: [ref for ref, _ in ranking] for name, ranking in rankings.items()}
+            return reciprocal_rank_fusion(refs, weights=weights, k=self._settings.rrf_k)
+        return score_fusion(rankings, scale=self._settings.fusion, weights=weights)
 
     def fuse(self, rankings: Mapping[str, Ranking], top_k: int) -> tuple[Hit, ...]:
         """The best ``top_k`` pages of all lists together, near-duplicates grouped."""

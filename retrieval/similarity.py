@@ -40,7 +40,8 @@ def maxsim(question: FloatArray, page: FloatArray) -> float:
     """The late-interaction score of rows (n, size) of a question and rows (m, size) of a page."""
     if not len(question) or not len(page):
         return 0.0
-    return float((question @ page.T).max(axis=1).sum())
+    similarities = np.asarray(question, np.float32) @ np.asarray(page, np.float32).T
+    return float(similarities.max(axis=1).sum())
 
 
 def similarity_maps(question: FloatArray, patches: FloatArray, grid: PatchGrid) -> FloatMap:

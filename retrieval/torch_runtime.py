@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.metadata
+import importlib.machinery
+import importlib.util
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pageglass.errors import MissingExtra, ModelError, OutOfMemory
@@ -30,8 +34,6 @@ INSTALL = {
 """The command that installs each extra, in the folder of this repository."""
 
 _importing = threading.Lock()
-# torch.library keeps registrations only as long as their Library object lives.
-_declared: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,11 @@ def library(name: str, extra: str = "models") -> Any:
         try:
             importlib.import_module("torch")
             _declare_missing_operators()
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
+            if transformers := sys.modules.get("transformers"):
+                # Its bars would run through what commands print.
+                transformers.utils.logging.disable_progress_bar()
+            return module
         except ModuleNotFoundError as error:
             missing = error.name or name
             raise MissingExtra(
@@ -102,30 +108,31 @@ def library(name: str, extra: str = "models") -> Any:
             ) from error
 
 
-def _declare_missing_operators() -> None:
+@cache
+def _declare_missing_operators() -> Any:
     """Let torchvision be imported beside a torch it was not built for.
 
     Its wheel from PyPI is built for CUDA. Beside a CPU torch its own library does not load, and
     `import torchvision` ends with "operator torchvision::nms does not exist", and with it all of
     transformers' image processors, timm, open_clip and colpali-engine. None of them calls nms on
     our way; declaring what is missing, before the import, is enough.
+
+    The result is to be kept (by ``cache``): what it declares lives as long as it does.
     """
     torch = importlib.import_module("torch")
-    try:
-        version = importlib.metadata.version("torchvision")
-    except importlib.metadata.PackageNotFoundError:
-        return
-    # Whether torchvision's own operators can load: built for the same processor type as torch.
-    if _declared or torch.version.cuda is not None or _is_cpu_build(version):
-        return
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.submodule_search_locations is None:
+        return None
+    own = importlib.machinery.PathFinder.find_spec("_C", spec.submodule_search_locations)
+    if own is not None and own.origin is not None:
+        # As torchvision itself does. Where its operators load, declaring them again would be fatal.
+        with suppress(OSError):
+            torch.ops.load_library(own.origin)
+            return None
     declared = torch.library.Library("torchvision", "DEF")
     declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declared.append(declared)
-
-
-def _is_cpu_build(version: str) -> bool:
-    return version.endswith("+cpu")
+    return declared
 
 
 class Batches:

@@ -3,13 +3,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from api.services import Services
 from pageglass.settings import Settings, load_settings
 from retrieval.encoders.minilm import MiniLM
+
+if TYPE_CHECKING:
+    from api.services import Services
 
 # Two busy cores must not decide whether a property holds; the same examples every time.
 hypothesis_settings.register_profile("ours", deadline=None, derandomize=True, max_examples=50)
@@ -40,5 +43,7 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def services(settings: Settings) -> Iterator[Services]:
     """The real thing on a data folder of its own."""
+    from api.services import Services
+
     with Services(settings, command="test") as services:
         yield services

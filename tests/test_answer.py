@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from generate.answer import NOT_FOUND, Answerer
 from generate.citations import boxes_of, find_quote, verify
-from generate.models import Draft, ShownPage
+from generate.models import Asked, BrokenReply, Draft, OnText, ShownPage
 from generate.models.extractive import Evidence, ExtractiveModel, support_of
+from pageglass.errors import MissingExtra, ModelError, ModelServerError, OutOfMemory
 from pageglass.settings import AnswerSettings
 from pageglass.types import Answer, Citation, Hit, NamedPages, Page, PageRef, Why
 from retrieval.encoders.minilm import MiniLM
@@ -109,24 +110,46 @@ def test_a_page_of_twenty_thousand_words_is_read(minilm: MiniLM) -> None:
 
 
 class Liar:
-    """Claims what it likes."""
+    """Claims what it likes, and at every further try the next thing."""
 
     name, extractive = "liar", False
 
-    def __init__(self, *quotes: tuple[PageRef, str]) -> None:
-        self._quotes = quotes
+    def __init__(self, *tries: Draft | ModelError) -> None:
+        self._tries = list(tries)
+        self.objections: list[Sequence[str]] = []
 
-    def generate(self, question: str, pages: Sequence[ShownPage]) -> Draft:
-        return Draft("The pump is fine.", self._quotes, 1.0)
+    def generate(
+        self,
+        asked: Asked,
+        pages: Sequence[ShownPage],
+        *,
+        seconds: float,
+        objections: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> Draft:
+        self.objections.append(objections)
+        said = self._tries.pop(0) if len(self._tries) > 1 else self._tries[0]
+        if isinstance(said, ModelError):
+            raise said
+        if on_text is not None:
+            on_text(said.text)
+        return said
+
+
+def claim(*quotes: tuple[PageRef | None, str], text: str = "The pump is fine.") -> Draft:
+    return Draft(text, quotes, 1.0)
 
 
 def test_only_pages_shown_are_cited_and_only_true_quotes_are_verified() -> None:
     shown, hidden = page(PUMP), page("The hidden page", index=7)
     liar = Liar(
-        (shown.ref, "its bearing ran dry"),
-        (shown.ref, "the pump is fine"),
-        (shown.ref, "failed on 5 March"),
-        (hidden.ref, "The hidden page"),
+        claim(
+            (shown.ref, "its bearing ran dry"),
+            (shown.ref, "the pump is fine"),
+            (shown.ref, "failed on 5 March"),
+            (hidden.ref, "The hidden page"),
+            (None, "page 99"),
+        )
     )
     answer = Answerer(liar, Pages(shown, hidden), AnswerSettings()).answer("?", hits(shown))
     assert [(c.quote, c.verified, bool(c.boxes)) for c in answer.citations] == [
@@ -134,6 +157,80 @@ def test_only_pages_shown_are_cited_and_only_true_quotes_are_verified() -> None:
         ("the pump is fine", False, False),
         ("failed on 5 March", False, False),
     ]
+    assert answer.status == "answered"
+    assert "these words do not stand on page 1: 'the pump is fine'" in " ".join(answer.notes)
+    assert "a page that was not shown" in " ".join(answer.notes)
+
+
+def test_an_answer_that_does_not_hold_is_asked_for_once_again() -> None:
+    shown = page(PUMP)
+    liar = Liar(claim((shown.ref, "the pump is fine")), claim((shown.ref, "its bearing ran dry")))
+    heard: list[str | None] = []
+    answer = Answerer(liar, Pages(shown), AnswerSettings()).answer(
+        "?", hits(shown), on_text=heard.append
+    )
+    assert [c.verified for c in answer.citations] == [True]
+    assert answer.notes == ()
+    assert [bool(objections) for objections in liar.objections] == [False, True]
+    # What was said first is taken back before the second is heard.
+    assert heard == ["The pump is fine.", None, "The pump is fine."]
+
+
+def test_an_answer_that_never_holds_is_marked_and_still_shown() -> None:
+    shown = page(PUMP)
+    for lie in (claim((shown.ref, "the pump is fine")), claim((None, "page 99")), claim()):
+        answer = Answerer(Liar(lie), Pages(shown), AnswerSettings()).answer("?", hits(shown))
+        assert (answer.status, answer.text) == ("unverified", "The pump is fine.")
+        assert not any(citation.verified for citation in answer.citations)
+        assert answer.notes
+
+
+def test_a_model_that_takes_its_words_back_declines() -> None:
+    shown = page(PUMP)
+    liar = Liar(claim((shown.ref, "the pump is fine")), Draft("", (), 0.0))
+    answer = Answerer(liar, Pages(shown), AnswerSettings()).answer("?", hits(shown))
+    assert (answer.status, answer.text, answer.notes) == ("not_found", NOT_FOUND, ())
+
+
+def test_the_better_of_two_answers_is_kept() -> None:
+    shown = page(PUMP)
+    good = claim((shown.ref, "its bearing ran dry"), (shown.ref, "nine days"), text="Better.")
+    bad = claim((shown.ref, "nine days"), text="Worse.")
+    for tries in ((good, bad), (bad, good), (good, Draft("", (), 0.0))):
+        answer = Answerer(Liar(*tries), Pages(shown), AnswerSettings()).answer("?", hits(shown))
+        assert answer.text == "Better."
+
+
+@pytest.mark.parametrize(
+    "error", [ModelServerError("no model at http://x"), BrokenReply("no JSON"), OutOfMemory("full")]
+)
+def test_where_the_model_fails_the_pages_are_quoted_and_the_answer_says_so(
+    minilm: MiniLM, error: ModelError
+) -> None:
+    shown = page(PUMP)
+    answerer = Answerer(
+        Liar(error), Pages(shown), AnswerSettings(), fallback=ExtractiveModel(minilm)
+    )
+    answer = answerer.answer("Why did the feed pump of line two fail?", hits(shown))
+    assert answer.extractive
+    assert "its bearing ran dry" in answer.text
+    assert answer.notes == (f"liar: {error}; the pages are quoted instead",)
+
+
+def test_a_reply_that_cannot_be_read_is_asked_for_once_again() -> None:
+    shown = page(PUMP)
+    liar = Liar(BrokenReply("no JSON"), claim((shown.ref, "its bearing ran dry")))
+    answer = Answerer(liar, Pages(shown), AnswerSettings()).answer("?", hits(shown))
+    assert answer.status == "answered"
+    assert liar.objections == [(), ("no JSON",)]
+
+
+def test_what_is_wrong_with_the_installation_is_not_glossed_over(minilm: MiniLM) -> None:
+    shown = page(PUMP)
+    liar = Liar(MissingExtra("torch is not installed"))
+    answerer = Answerer(liar, Pages(shown), AnswerSettings(), fallback=ExtractiveModel(minilm))
+    with pytest.raises(MissingExtra):
+        answerer.answer("?", hits(shown))
 
 
 def test_support_grows_with_what_is_known_and_asked_for() -> None:
@@ -164,13 +261,13 @@ def test_any_run_of_words_of_a_page_is_found(data: st.DataObject) -> None:
 def test_a_changed_digit_is_never_verified(number: str, digit: int) -> None:
     changed = f"{digit}{number[1:]}"
     scanned = page(TABLE, source="ocr")
-    claim = Citation(scanned.ref, "log.pdf", "1", changed, (), verified=False)
-    assert verify(claim, {scanned.ref: scanned}).verified == (changed == number)
+    found = Citation(scanned.ref, "log.pdf", "1", changed, (), verified=False)
+    assert verify(found, {scanned.ref: scanned}).verified == (changed == number)
 
 
 def test_slips_of_ocr_are_forgiven_in_words() -> None:
     scanned = page(PUMP.replace("bearing", "bearlng"), source="ocr")
-    claim = Citation(scanned.ref, "log.pdf", "1", "because its bearing ran dry", (), verified=False)
-    assert verify(claim, {scanned.ref: scanned}).verified
+    found = Citation(scanned.ref, "log.pdf", "1", "because its bearing ran dry", (), verified=False)
+    assert verify(found, {scanned.ref: scanned}).verified
     printed = page(PUMP.replace("bearing", "bearlng"))
-    assert not verify(claim, {printed.ref: printed}).verified
+    assert not verify(found, {printed.ref: printed}).verified

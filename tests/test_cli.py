@@ -262,7 +262,7 @@ def test_search_prints_pages_and_why(ask: Run) -> None:
     done = ask("search", "price of tickets", "--json")
     assert done.returncode == 0
     body = json.loads(done.stdout)
-    assert body.keys() == {"pages"}
+    assert body.keys() == {"pages", "timings_ms", "usage", "notes"}
     hit = body["pages"][0]
     assert (hit["document_name"], hit["page"], hit["page_label"]) == ("ferry.pdf", 2, "ii")
     assert {"document_id", "score", "why"} <= hit.keys()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from generate.citations import find_quote
 from generate.excerpts import MAX_WORDS, read_excerpts
 from generate.layout import read_layout
-from generate.models import Draft, ShownPage
+from generate.models import Asked, Draft, ShownPage
 from generate.models.extractive import ExtractiveModel
 from generate.question import read_question, stem_of
 from pageglass.types import Page
@@ -28,7 +28,7 @@ Total assets\t9,268\t5,556"""
 
 def answer(minilm: MiniLM, question: str, *pages: Page) -> Draft:
     shown = [ShownPage(p, "log.pdf", 1 / (60 + i)) for i, p in enumerate(pages)]
-    return ExtractiveModel(minilm).generate(question, shown)
+    return ExtractiveModel(minilm).generate(Asked(question), shown, seconds=1)
 
 
 @given(LINES)

@@ -15,6 +15,7 @@ def ask(asked: AskRequest, services: OpenServices, request_id: RequestId) -> Ans
     """Answer from the indexed pages, citing them, or decline and show the nearest."""
     answer = services.ask(
         asked.question,
+        image=asked.image,
         collection=asked.collection,
         documents=asked.documents,
         top_k=asked.top_k,

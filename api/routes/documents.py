@@ -138,6 +138,25 @@ def get_page_image(
     return Response(image, media_type="image/jpeg", headers=headers)
 
 
+@router.get(
+    "/documents/{document_id}/pages/{number}/heatmap",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "The page, glowing."}},
+)
+def get_page_heatmap(
+    document_id: DocumentId,
+    number: PageNumber,
+    services: OpenServices,
+    question: Annotated[str, Query(description="What was asked.")],
+    word: Annotated[
+        str, Query(max_length=100, description="Only what answered this word of the question.")
+    ] = "",
+) -> Response:
+    """Show which parts of a page answered a question, by the page-image model in use."""
+    image = services.heat_map(document_id, number, question, word=word)
+    return Response(image, media_type="image/png", headers={"Cache-Control": _IMAGE_CACHE})
+
+
 def _entity_tag(image: str, boxes: str | None) -> str:
     """The image's key, which is a hash of its bytes, and a hash of what is drawn on it."""
     drawn = f".{hashlib.sha256(boxes.encode()).hexdigest()[:16]}" if boxes else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from generate.citations import find_quote, misread
 from generate.excerpts import MAX_WORDS, Excerpt, read_excerpts, text_of
-from generate.models import Draft, ShownPage
+from generate.models import Asked, Draft, OnText, ShownPage
 from generate.question import Question, Term, has_number, read_question, stems
 from pageglass.types import Page
 from retrieval.encoders.minilm import MiniLM, Passage
@@ -82,13 +82,25 @@ class ExtractiveModel:
     def __init__(self, encoder: MiniLM) -> None:
         self._encoder = encoder
 
-    def generate(self, question: str, pages: Sequence[ShownPage]) -> Draft:
+    def generate(
+        self,
+        asked: Asked,
+        pages: Sequence[ShownPage],
+        *,
+        seconds: float,
+        objections: Sequence[str] = (),
+        on_text: OnText | None = None,
+    ) -> Draft:
         """Choose and quote one to three passages; ``support`` says how well they answer.
 
-        A question or pages without words give an empty draft. Raises ModelError when MiniLM's
-        files cannot be used.
+        A question or pages without words give an empty draft. Takes milliseconds, and the same
+        question gets the same answer. Raises ModelError when MiniLM's files cannot be used.
         """
-        return self.explain(question, pages)[0]
+        del seconds, objections
+        draft = self.explain(asked.text, pages)[0]
+        if on_text is not None and draft.text:
+            on_text(draft.text)
+        return draft
 
     def explain(self, question: str, pages: Sequence[ShownPage]) -> tuple[Draft, Evidence | None]:
         """As ``generate``, with the evidence that ``support`` was made of (None: no passage)."""

@@ -86,6 +86,10 @@ class ImageEncoder(Protocol):
 class PatchEncoder(Protocol):
     """An Encoder whose ``patches`` can be laid out on the page they are from."""
 
+    def encode_question(self, text: str) -> Vectors:
+        """As Encoder's."""
+        ...
+
     def patch_grid(self, image: Image.Image) -> PatchGrid:
         """Where the rows of a page's ``patches`` lie on its image; no model runs."""
         ...

@@ -9,8 +9,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pageglass.settings import IndexSettings
 from pageglass.types import PageRef
 from retrieval.encoders import Vector, Vectors
 
@@ -25,7 +27,8 @@ class VectorSpec:
     term weights; ``idf`` multiplies these by the collection's inverse document frequencies.
     Similarity is the dot product throughout. ``uint8`` is for vectors whose coordinates sum to
     zero (see quantization.py); ``scale`` is what they are multiplied by. ``quantization`` adds a
-    compressed copy that is searched first, the best of it rescored with the vectors themselves.
+    compressed copy that is searched first, the best of it rescored with the vectors themselves;
+    ``binary`` keeps signs alone and so is not for ``uint8``.
     """
 
     kind: Literal["dense", "multi", "sparse"]
@@ -49,17 +52,18 @@ class CollectionSpec:
         """What an index must agree on with the code that opens it."""
         return {
             "name": self.name,
-            # What is at its default is left out, so that new options do not unsettle old indexes.
+            # A compressed copy can be made, or dropped, without embedding anything anew.
             "vectors": {
-                name: {
-                    key: value
-                    for key, value in asdict(spec).items()
-                    if key != "quantization" or value != "none"
-                }
+                name: {key: value for key, value in asdict(spec).items() if key != "quantization"}
                 for name, spec in self.vectors.items()
             },
             "model": dict(self.model),
         }
+
+
+def point_id(ref: PageRef) -> str:
+    """The point id: the same page is the same point, however often it is written."""
+    return str(uuid.uuid5(_POINTS, f"{ref.document_id}/{ref.index}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,8 @@ class PagePoint:
 
     @property
     def id(self) -> str:
-        """The point id: the same page is the same point, however often it is written."""
-        return str(uuid.uuid5(_POINTS, f"{self.ref.document_id}/{self.ref.index}"))
+        """The point id of the page."""
+        return point_id(self.ref)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +121,20 @@ class Index(Protocol):
     ) -> list[tuple[PageRef, float]]:
         """The best pages by the named vector's similarity, best first.
 
-        With ``prefetch`` only pages that one of its vectors brings up are scored, exactly.
+        With ``prefetch`` only pages that one of its vectors brings up are scored, exactly; one
+        whose vectors are all empty counts as none. An empty ``vector`` finds nothing.
         """
         ...
 
     def vectors(self, ref: PageRef) -> Vectors:
-        """A page's vectors as they are stored; none where the page is not there."""
+        """A page's vectors, rounded as they are stored; none where the page is not there."""
         ...
 
     def points(self, batch: int = 64) -> Iterator[list[PagePoint]]:
-        """Every point with its vectors, a batch at a time, each once."""
+        """Every point with its vectors, a batch at a time, each once.
+
+        Written to another index they are the same there, to the bit.
+        """
         ...
 
     def count(self, scope: Scope | None = None) -> int:
@@ -136,3 +144,18 @@ class Index(Protocol):
     def close(self) -> None:
         """Let go of files or connections; what was written is safe."""
         ...
+
+
+def open_index(settings: IndexSettings, root: Path, spec: CollectionSpec) -> Index:
+    """The index of ``spec`` on the server that ``settings`` name, else in the folder ``root``.
+
+    It is made where there is none; StoreError and its kinds where it cannot be used.
+    """
+    # Imported late: each store builds on this module.
+    if settings.url is None:
+        from retrieval.index.edge import EdgeIndex
+
+        return EdgeIndex(root, spec)
+    from retrieval.index.server import ServerIndex, connect
+
+    return ServerIndex(connect(settings), spec, settings)

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pageglass.errors import IndexMismatch, StoreError
 from pageglass.types import PageRef
-from retrieval.encoders import SparseVector, Vector
-from retrieval.index import CollectionSpec, PagePoint, Prefetch, Scope, VectorSpec
-from retrieval.index.quantization import to_bytes, true_score
+from retrieval.encoders import SparseVector, Vector, Vectors
+from retrieval.index import CollectionSpec, PagePoint, Prefetch, Scope, VectorSpec, point_id
+from retrieval.index.quantization import (
+    OVERSAMPLING,
+    from_stored,
+    is_empty,
+    score_from_stored,
+    to_stored,
+)
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -43,7 +47,13 @@ class EdgeIndex:
                     " documents into a new data folder, or remove this one's index folder and"
                     " ingest again"
                 )
-            self._shard = _guarded(lambda: _edge().EdgeShard.load(str(shard)), self._path)
+            self._shard = _guarded(
+                lambda: _edge().EdgeShard.load(str(shard), _config(spec)), self._path
+            )
+            if any(vector.quantization != "none" for vector in spec.vectors.values()):
+                # The engine compresses only when told to; what is new since then is searched as
+                # it is.
+                _guarded(self._shard.optimize, self._path)
         else:
             # Without a manifest, whatever stands here is a creation cut short.
             shutil.rmtree(self._path, ignore_errors=True)
@@ -68,7 +78,7 @@ class EdgeIndex:
                 {
                     name: _to_edge(vector, self.spec.vectors[name])
                     for name, vector in point.vectors.items()
-                    if len(_rows(vector))
+                    if not is_empty(vector)
                 },
                 {
                     "collection": point.collection,
@@ -99,31 +109,61 @@ class EdgeIndex:
     ) -> list[tuple[PageRef, float]]:
         """The best pages by the named vector's similarity, best first.
 
-        With ``prefetch`` only pages that one of its vectors brings up are scored.
+        With ``prefetch`` only pages that one of its vectors brings up are scored, exactly; one
+        whose vectors are all empty counts as none. An empty ``vector`` finds nothing.
         """
-        if not len(_rows(vector)):
+        if is_empty(vector):
             return []
         edge = _edge()
         condition = _filter(scope)
-        prefetches = None
+        # The scope must hold in every stage: candidates outside it would crowd out others.
+        prefetches: list[Any] = []
         if prefetch is not None:
-            # The scope must hold in every stage: candidates outside it would crowd out others.
             prefetches = [
-                edge.Prefetch(limit=prefetch.limit, query=self._query(n, v), filter=condition)
-                for n, v in prefetch.vectors
-                if len(_rows(v))
+                edge.Prefetch(
+                    limit=prefetch.limit,
+                    query=self._query(first, v),
+                    filter=condition,
+                    params=_search_params(self.spec.vectors[first], exact=False),
+                )
+                for first, v in prefetch.vectors
+                if not is_empty(v)
             ]
+        spec = self.spec.vectors[name]
         points = self._shard.query(
             edge.QueryRequest(
                 limit=limit,
                 query=self._query(name, vector),
-                prefetches=prefetches,
+                prefetches=prefetches or None,
                 filter=condition,
+                params=_search_params(spec, exact=bool(prefetches)),
                 with_payload=True,
             )
         )
-        spec, rows = self.spec.vectors[name], len(_rows(vector))
-        return [(_ref(point.payload), _score(point.score, spec, rows)) for point in points]
+        return [
+            (_ref(point.payload), score_from_stored(point.score, vector, spec)) for point in points
+        ]
+
+    def vectors(self, ref: PageRef) -> Vectors:
+        """A page's vectors, rounded as they are stored; none where the page is not there."""
+        records = self._shard.retrieve([point_id(ref)], with_payload=False, with_vector=True)
+        return self._vectors(records[0]) if records else {}
+
+    def points(self, batch: int = 64) -> Iterator[list[PagePoint]]:
+        """Every point with its vectors, a batch at a time, each once."""
+        edge = _edge()
+        offset = None
+        while True:
+            records, offset = self._shard.scroll(
+                edge.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=True)
+            )
+            if records:
+                yield [
+                    PagePoint(_ref(of.payload), of.payload["collection"], self._vectors(of))
+                    for of in records
+                ]
+            if offset is None:
+                return
 
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
@@ -137,6 +177,10 @@ class EdgeIndex:
 
     def _query(self, name: str, vector: Vector) -> qdrant_edge.Query:
         return _edge().Query.Nearest(_to_edge(vector, self.spec.vectors[name]), using=name)
+
+    def _vectors(self, record: Any) -> Vectors:
+        stored: dict[str, Any] = record.vector or {}
+        return {name: from_stored(raw, self.spec.vectors[name]) for name, raw in stored.items()}
 
 
 def _edge() -> Any:
@@ -161,6 +205,11 @@ def _config(spec: CollectionSpec) -> Any:
         "float16": edge.VectorStorageDatatype.Float16,
         "uint8": edge.VectorStorageDatatype.Uint8,
     }
+    quantizations = {
+        "none": None,
+        "scalar": edge.ScalarQuantizationConfig(edge.ScalarType.Int8),
+        "binary": edge.BinaryQuantizationConfig(),
+    }
     vectors: dict[str, Any] = {}
     sparse: dict[str, Any] = {}
     for name, vector in spec.vectors.items():
@@ -169,12 +218,16 @@ def _config(spec: CollectionSpec) -> Any:
                 modifier=edge.Modifier.Idf if vector.idf else None
             )
             continue
-        multi = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
         vectors[name] = edge.EdgeVectorParams(
             size=vector.size,
             distance=edge.Distance.Dot,
             datatype=datatypes[vector.datatype],
-            multivector_config=multi if vector.kind == "multi" else None,
+            multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
+            if vector.kind == "multi"
+            else None,
+            quantization_config=quantizations[vector.quantization],
+            # No graph: compressing would build one, and up to 10^4 pages all can be scored.
+            hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
         )
     return edge.EdgeConfig(vectors=vectors, sparse_vectors=sparse)
 
@@ -193,22 +246,23 @@ def _filter(scope: Scope) -> Any:
     return edge.Filter(must=conditions) if conditions else None
 
 
-def _rows(vector: Vector) -> Any:
-    return vector.indices if isinstance(vector, SparseVector) else vector
+def _search_params(spec: VectorSpec, *, exact: bool) -> Any:
+    edge = _edge()
+    compressed = spec.quantization != "none" and not exact
+    return edge.SearchParams(
+        exact=exact,
+        quantization=edge.QuantizationSearchParams(
+            ignore=not compressed,
+            rescore=True if compressed else None,
+            oversampling=OVERSAMPLING if compressed else None,
+        ),
+    )
 
 
 def _to_edge(vector: Vector, spec: VectorSpec) -> Any:
     if isinstance(vector, SparseVector):
         return _edge().SparseVector(list(vector.indices), list(vector.values))
-    if spec.datatype == "uint8":
-        return to_bytes(vector, spec.scale).tolist()
-    return np.asarray(vector, dtype=np.float32).tolist()
-
-
-def _score(score: float, spec: VectorSpec, question_rows: int) -> float:
-    if spec.datatype != "uint8":
-        return score
-    return true_score(score, question_rows=question_rows, size=spec.size, scale=spec.scale)
+    return to_stored(vector, spec).tolist()
 
 
 def _ref(payload: Any) -> PageRef:

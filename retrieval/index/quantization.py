@@ -1,6 +1,7 @@
-"""Vectors in whole numbers 0..255, in a way that keeps their dot products.
+"""Vectors as both stores keep them, and their scores as they were meant.
 
-The engine stores bytes without a sign and multiplies them as they are. For vectors x, y whose
+Whole numbers 0..255 can stand for vectors in a way that keeps their dot products. The engine
+stores bytes without a sign and multiplies them as they are. For vectors x, y whose
 coordinates sum to zero, with bytes x' = s*x + 128 and y' = s*y + 128 in n dimensions,
 
     x'·y' = s²·(x·y) + 128·s·(sum x + sum y) + n·128² = s²·(x·y) + n·128²
@@ -12,11 +13,16 @@ coordinate.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from retrieval.encoders import FloatArray
+from retrieval.encoders import FloatArray, SparseVector, Vector
+from retrieval.index import VectorSpec
+
+OVERSAMPLING = 4.0
+"""How many times the pages asked for are taken from the compressed copy, to be rescored."""
 
 _ZERO = 128
 
@@ -26,9 +32,48 @@ def to_bytes(rows: FloatArray, scale: float) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(rows * scale) + _ZERO, 0, 255).astype(np.uint8)
 
 
+def from_bytes(rows: npt.NDArray[Any], scale: float) -> npt.NDArray[np.float32]:
+    """The vectors that ``rows`` of bytes stand for; ``to_bytes`` makes the same bytes of them."""
+    return ((rows.astype(np.float64) - _ZERO) / scale).astype(np.float32)
+
+
 def true_score(score: float, *, question_rows: int, size: int, scale: float) -> float:
     """The MaxSim of the vectors themselves from the MaxSim ``score`` of their bytes."""
     return (score - question_rows * size * _ZERO**2) / scale**2
+
+
+def is_empty(vector: Vector) -> bool:
+    """Whether there is nothing in it to store or to search for."""
+    return not len(vector.indices if isinstance(vector, SparseVector) else vector)
+
+
+def to_stored(vector: FloatArray, spec: VectorSpec) -> npt.NDArray[Any]:
+    """A vector in the numbers it is stored in: bytes, half or single precision.
+
+    Questions are rounded like pages; the engine would do it itself.
+    """
+    if spec.datatype == "uint8":
+        return to_bytes(vector, spec.scale)
+    return np.asarray(vector, np.float16 if spec.datatype == "float16" else np.float32)
+
+
+def from_stored(raw: Any, spec: VectorSpec) -> Vector:
+    """A vector from what a store gives back: nested lists, or an object with indices and values.
+
+    Storing it again stores the same bits.
+    """
+    if spec.kind == "sparse":
+        return SparseVector(tuple(raw.indices), tuple(raw.values))
+    rows = np.asarray(raw, np.float32)
+    return from_bytes(rows, spec.scale) if spec.datatype == "uint8" else rows
+
+
+def score_from_stored(score: float, question: Vector, spec: VectorSpec) -> float:
+    """The similarity of the vectors themselves from the store's score of what it stores."""
+    if spec.datatype != "uint8" or isinstance(question, SparseVector):
+        return score
+    rows = len(np.atleast_2d(question))
+    return true_score(score, question_rows=rows, size=spec.size, scale=spec.scale)
 
 
 @cache

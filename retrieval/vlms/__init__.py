@@ -35,8 +35,11 @@ Prompt = Sequence[Message]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said. ``cut`` where it ran out of tokens. ``model`` is the name and version the
-    server or checkpoint gives itself; tokens are the model's own count, None if it does not tell."""
+    """What a model said. ``cut`` where it ran out of tokens.
+
+    ``model`` is the name and version the server or checkpoint gives itself; tokens are the model's
+    own count, None if it does not tell.
+    """
 
     text: str
     cut: bool
@@ -84,9 +87,9 @@ class Vlm(Protocol):
     ) -> Reply:
         """Answer ``prompt`` in at most ``tokens`` tokens, most probable ones first (greedily).
 
-        ``schema`` is the JSON schema the text must follow where the model can be held to it; it
-        may still be broken. ``on_text`` is called with each piece of text as it comes, and only
-        with text that belongs to the reply returned.
+        ``schema`` is the JSON schema the text must follow where the model can be held to it; where
+        it cannot, ``prompt`` must say it, and the text may break it anyhow. ``on_text`` is called
+        with each piece of text as it comes, and only with text that belongs to the reply returned.
         """
         ...
 

@@ -1,0 +1,78 @@
+"""Page images with what answered a question glowing: a similarity map as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from pageglass.errors import UsageError
+from retrieval.encoders import PatchEncoder, SparseVector, Vectors
+from retrieval.encoders.bm25 import is_stopword
+from retrieval.similarity import FloatMap, heat, similarity_maps
+
+_GLOW = (230, 60, 0)
+_STRONGEST = 0.65
+"""How much of the page the strongest glow covers: letters under it must stay readable."""
+
+
+def draw_heat_map(
+    image: bytes, stored: Vectors, encoder: PatchEncoder, question: str, *, word: str = ""
+) -> bytes:
+    """The page image (PNG) with the cells that answer ``question`` (or one ``word`` of it) glowing.
+
+    ``stored`` are the page's vectors as the index keeps them. UsageError where the page has none,
+    where token pooling has merged them, or the question has no such word.
+    """
+    patches = stored.get("patches")
+    if patches is None or isinstance(patches, SparseVector):
+        raise UsageError("this page is not in the page-image index yet: see its document's state")
+    with Image.open(io.BytesIO(image)) as opened:
+        page = opened.convert("RGB")
+    asked = encoder.encode_question(question).get("patches")
+    if asked is None or isinstance(asked, SparseVector):
+        raise UsageError("the question has no words for a heat-map")
+    try:
+        maps = similarity_maps(asked, patches, encoder.patch_grid(page))
+    except ValueError:
+        raise UsageError(
+            "token pooling has merged this page's patches, so they have no place on it any more"
+            " (setting index.token_pooling)"
+        ) from None
+    tokens = encoder.question_tokens(question)
+    return glow(page, heat(maps, chosen_tokens(tokens, question, word)))
+
+
+def chosen_tokens(tokens: Sequence[str], question: str, word: str = "") -> list[int] | None:
+    """Positions of the tokens that ``word`` is made of, or all the question's content words.
+
+    None (all tokens) where the question has small words only. UsageError where it does not hold
+    ``word``.
+    """
+    wanted = [word] if word else [w for w in question.split() if not is_stopword(w)]
+    letters = [_letters(w) for w in wanted]
+    chosen = [
+        i
+        for i, token in enumerate(tokens)
+        if _letters(token) and any(_letters(token) in w for w in letters if w)
+    ]
+    if word and not chosen:
+        raise UsageError(f"the question does not have the word {word[:80]!r}")
+    return chosen or None
+
+
+def glow(page: Image.Image, heat: FloatMap) -> bytes:
+    """The page (PNG) with ``heat`` (rows, columns) in 0..1 laid over it, smoothly."""
+    cells = Image.fromarray(np.rint(heat * 255 * _STRONGEST).astype(np.uint8))
+    mask = cells.resize(page.size, Image.Resampling.BICUBIC)
+    glowing = page.copy()
+    glowing.paste(Image.new("RGB", page.size, _GLOW), mask=mask)
+    out = io.BytesIO()
+    glowing.save(out, "PNG")
+    return out.getvalue()
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalnum()).casefold()

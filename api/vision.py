@@ -1,0 +1,123 @@
+"""Vision-language models and pictures in questions, as the settings ask for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from generate.models.vlm import transcribe
+from ingest.ocr import Ocr
+from pageglass.errors import ModelServerError, OutOfMemory
+from pageglass.settings import Settings
+from pageglass.types import Usage
+from retrieval.checkpoints import ModelName
+from retrieval.profiles import Checkpoints, ProfileModels
+from retrieval.vlms import PromptImage, Vlm
+from retrieval.vlms.images import encode, question_picture
+from retrieval.vlms.local import LocalVlm
+from retrieval.vlms.openai import OpenAIVlm
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionModels:
+    """The models that look at pages: None where the settings ask for none."""
+
+    answer: Vlm | None
+    rerank: Vlm | None
+
+    def close(self) -> None:
+        """Let go of both."""
+        for vlm in {id(vlm): vlm for vlm in (self.answer, self.rerank) if vlm is not None}.values():
+            vlm.close()
+
+
+def load_vision_models(
+    settings: Settings, models: ProfileModels, checkpoints: Checkpoints
+) -> VisionModels:
+    """The models ``models`` names, on their servers or in this process; weights load when used.
+
+    A reranking model without a server of its own is the answering one where their names agree.
+    """
+    answer = _load("answer", models.answer, models.answer_url, settings, checkpoints)
+    if models.rerank is None or not settings.rerank.pages:
+        return VisionModels(answer, None)
+    if settings.rerank.url is None and models.rerank == models.answer:
+        return VisionModels(answer, answer)
+    rerank = _load("rerank", models.rerank, settings.rerank.url, settings, checkpoints)
+    return VisionModels(answer, rerank)
+
+
+def _load(
+    section: Literal["answer", "rerank"],
+    name: str | None,
+    url: str | None,
+    settings: Settings,
+    checkpoints: Checkpoints,
+) -> Vlm | None:
+    """The model ``name`` on the server at ``url``, or in this process where there is none.
+
+    A folder is always run here. A server without a named model answers with the one it has.
+    """
+    here = name is not None and Path(ModelName.parse(name).name).expanduser().is_dir()
+    if url is not None and not here:
+        return OpenAIVlm(
+            url,
+            name,
+            api_key=getattr(settings, section).api_key,
+            retries=settings.answer.retries,
+            image_pixels=settings.answer.image_pixels,
+            section=section,
+        )
+    if name is None:
+        return None
+    return LocalVlm(
+        checkpoints.find(name), settings.models, image_pixels=settings.answer.image_pixels
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A question's picture: to search with, to show, and as text, with what reading it cost."""
+
+    image: Image.Image
+    shown: PromptImage
+    text: str
+    usage: tuple[Usage, ...]
+    notes: tuple[str, ...]
+    milliseconds: float
+
+
+class PictureReader:
+    """Reads pictures that come with questions: by the answering model, or by OCR."""
+
+    def __init__(self, vlm: Vlm | None, settings: Settings) -> None:
+        self._vlm = vlm
+        self._settings = settings
+        self._ocr = Ocr(threads=settings.threads)
+
+    def read(self, data: bytes) -> Picture:
+        """Validate and transcribe; ImageError says what is wrong with it."""
+        began = time.perf_counter()
+        image = question_picture(data, max_bytes=self._settings.search.picture_mb << 20)
+        shown = encode(image, longest_side=self._vlm.image_pixels if self._vlm else max(image.size))
+        text, usage, notes = "", (), ()
+        if self._vlm is not None:
+            try:
+                text, used = transcribe(self._vlm, shown, seconds=self._settings.answer.seconds)
+                usage = (used,)
+            except (ModelServerError, OutOfMemory) as error:
+                notes = (f"{error}; the picture is read by OCR instead",)
+        if self._vlm is None or notes:
+            text = " ".join(word.text for word in self._ocr.read(shown.data))
+        limit = self._settings.search.question_characters
+        return Picture(
+            image, shown, text[:limit], usage, notes, 1e3 * (time.perf_counter() - began)
+        )
