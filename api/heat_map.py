@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from PIL import Image
@@ -48,19 +49,30 @@ def draw_heat_map(
 def chosen_tokens(tokens: Sequence[str], question: str, word: str = "") -> list[int] | None:
     """Positions of the tokens that ``word`` is made of, or all the question's content words.
 
-    None (all tokens) where the question has small words only. UsageError where it does not hold
-    ``word``.
+    Tokens are pieces of words, with the model's own around them: what counts is where the letters
+    of the question stand among theirs. None (all tokens) where the question has small words only,
+    or a tokenizer that rewrites it. UsageError where it does not hold ``word``.
     """
-    wanted = [word] if word else [w for w in question.split() if not is_stopword(w)]
-    letters = [_letters(w) for w in wanted]
-    chosen = [
+    words = [(_letters(w), not is_stopword(w)) for w in question.split()]
+    if word:
+        words = [(letters, letters == _letters(word)) for letters, _ in words]
+        if not any(wanted for _, wanted in words):
+            raise UsageError(f"the question does not have the word {word[:80]!r}")
+    pieces = [_letters(token) for token in tokens]
+    at = "".join(pieces).find("".join(letters for letters, _ in words))
+    if at < 0:
+        return None
+    spans: list[tuple[int, int]] = []
+    for letters, wanted in words:
+        if wanted:
+            spans.append((at, at + len(letters)))
+        at += len(letters)
+    ends = list(accumulate(map(len, pieces)))
+    return [
         i
-        for i, token in enumerate(tokens)
-        if _letters(token) and any(_letters(token) in w for w in letters if w)
-    ]
-    if word and not chosen:
-        raise UsageError(f"the question does not have the word {word[:80]!r}")
-    return chosen or None
+        for i, (piece, end) in enumerate(zip(pieces, ends, strict=True))
+        if any(end - len(piece) < stop and start < end for start, stop in spans if piece)
+    ] or None
 
 
 def glow(page: Image.Image, heat: FloatMap) -> bytes:

@@ -1,166 +1,40 @@
+"""What is the embedded store's own; the contract of both stores is in test_index.py."""
+
 from __future__ import annotations
 
 import multiprocessing
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from pageglass.errors import IndexMismatch, StoreError
 from pageglass.types import PageRef
-from retrieval.encoders import SparseVector, Vectors
+from retrieval.encoders import Vectors
 from retrieval.index import CollectionSpec, PagePoint, Prefetch, Scope, VectorSpec
 from retrieval.index.edge import EdgeIndex
 
 SPEC = CollectionSpec(
     "text--tiny-1",
-    {
-        "dense": VectorSpec("dense", 4),
-        "tokens": VectorSpec("multi", 4),
-        "bytes": VectorSpec("multi", 4, "uint8", scale=100.0),
-        "sparse": VectorSpec("sparse", idf=True),
-    },
+    {"dense": VectorSpec("dense", 4), "tokens": VectorSpec("multi", 16, "float16")},
     {"name": "tiny-1"},
 )
 EVERYTHING = Scope()
 
 
-def point(document: str, index: int, vectors: Vectors, collection: str = "c") -> PagePoint:
-    return PagePoint(PageRef(document, index), collection, vectors)
+def point(document: str, index: int, vectors: Vectors) -> PagePoint:
+    return PagePoint(PageRef(document, index), "c", vectors)
 
 
 def dense(*values: float) -> Vectors:
     return {"dense": np.array(values)}
 
 
-def maxsim(question: np.ndarray, page: np.ndarray) -> float:
-    return float((question @ page.T).max(axis=1).sum())
-
-
-def refs(found: Sequence[tuple[PageRef, float]]) -> list[PageRef]:
-    return [ref for ref, _ in found]
-
-
-bags = arrays(
-    np.int8, st.tuples(st.integers(1, 5), st.just(4)), elements=st.integers(-127, 127)
-).map(lambda whole: whole / 100)
-balanced = bags.map(lambda bag: np.hstack([bag[:, :2], -bag[:, :2]]))
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeIndex]:
-    """One index for tests that keep to documents of their own."""
-    index = EdgeIndex(tmp_path_factory.mktemp("shared"), SPEC)
-    yield index
-    index.close()
-
-
-@given(st.lists(bags, min_size=1, max_size=6), bags)
-def test_multi_vector_search_equals_brute_force_maxsim(
-    shared: EdgeIndex, pages: list[np.ndarray], question: np.ndarray
-) -> None:
-    document = uuid.uuid4().hex
-    shared.upsert([point(document, i, {"tokens": page}) for i, page in enumerate(pages)])
-    found = shared.query("tokens", question, limit=10, scope=Scope(documents=(document,)))
-    expected = sorted((maxsim(question, page) for page in pages), reverse=True)
-    assert [score for _, score in found] == pytest.approx(expected, abs=1e-6)
-
-
-@given(st.lists(balanced, min_size=1, max_size=6), balanced)
-def test_bytes_give_the_scores_of_the_vectors_they_stand_for(
-    shared: EdgeIndex, pages: list[np.ndarray], question: np.ndarray
-) -> None:
-    document = uuid.uuid4().hex
-    shared.upsert([point(document, i, {"bytes": page}) for i, page in enumerate(pages)])
-    found = shared.query("bytes", question, limit=10, scope=Scope(documents=(document,)))
-    expected = sorted((maxsim(question, page) for page in pages), reverse=True)
-    # Exact: these vectors are whole hundredths, and hundredths are what the bytes count.
-    assert [score for _, score in found] == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_page_written_twice_is_one_point(tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path, SPEC)
-    for values in ((1, 0, 0, 0), (0, 1, 0, 0)):
-        index.upsert([point("d", 0, dense(*values))])
-    assert index.count() == 1
-    assert index.query("dense", np.array([0, 1, 0, 0]), limit=1, scope=EVERYTHING)[0][1] == 1
-    index.close()
-
-
-def test_rare_terms_weigh_more_than_common_ones(tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path, SPEC)
-    common, rare = 1, 2
-    index.upsert([point("d", i, {"sparse": SparseVector((common,), (1.0,))}) for i in range(9)])
-    index.upsert([point("d", 9, {"sparse": SparseVector((rare,), (1.0,))})])
-    found = index.query(
-        "sparse", SparseVector((common, rare), (1.0, 1.0)), limit=2, scope=EVERYTHING
-    )
-    assert found[0][0] == PageRef("d", 9)
-    assert found[0][1] > 2 * found[1][1]
-    index.close()
-
-
-def test_the_scope_holds_in_every_stage(tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path, SPEC)
-    best, good = {**dense(9, 0, 0, 0), "tokens": np.full((1, 4), 9.0)}, dense(1, 0, 0, 0)
-    index.upsert([point("other", i, best, "elsewhere") for i in range(5)])
-    index.upsert([point("mine", 0, {**good, "tokens": np.full((1, 4), 1.0)})])
+def found(index: EdgeIndex, limit: int = 1) -> list[PageRef]:
     question = np.array([1.0, 0, 0, 0])
-    for scope in (Scope("c"), Scope(None, ("mine",)), Scope("c", ("mine",))):
-        found = index.query(
-            "tokens",
-            np.full((1, 4), 1.0),
-            limit=5,
-            scope=scope,
-            # Without the scope in the prefetch the other tenant's pages would fill it.
-            prefetch=Prefetch([("dense", question)], limit=1),
-        )
-        assert refs(found) == [PageRef("mine", 0)]
-    assert index.query("dense", question, limit=5, scope=Scope("c", ("other",))) == []
-    assert index.count(Scope("elsewhere")) == 5
-    index.close()
-
-
-def test_two_stages_return_only_prefetched_pages_in_exact_order(tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path, SPEC)
-    index.upsert(
-        [
-            point("d", i, {**dense(i, 0, 0, 0), "tokens": np.full((1, 4), float(10 - i))})
-            for i in range(6)
-        ]
-    )
-    found = index.query(
-        "tokens",
-        np.full((1, 4), 1.0),
-        limit=10,
-        scope=EVERYTHING,
-        prefetch=Prefetch([("dense", np.array([1.0, 0, 0, 0]))], limit=3),
-    )
-    assert [ref.index for ref in refs(found)] == [3, 4, 5]
-    index.close()
-
-
-def test_pages_without_a_vector_are_points_all_the_same(tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path, SPEC)
-    index.upsert([point("d", 0, {}), point("d", 1, {"tokens": np.empty((0, 4))})])
-    assert index.count() == 2
-    assert index.query("tokens", np.empty((0, 4)), limit=1, scope=EVERYTHING) == []
-    index.close()
-
-
-def test_deleting_a_document_leaves_the_others(tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path, SPEC)
-    index.upsert([point(d, i, dense(1, 0, 0, 0)) for d in "ab" for i in range(3)])
-    index.delete_document("a")
-    index.delete_document("never there")
-    found = index.query("dense", np.array([1.0, 0, 0, 0]), limit=9, scope=EVERYTHING)
-    assert {ref.document_id for ref in refs(found)} == {"b"}
-    index.close()
+    return [ref for ref, _ in index.query("dense", question, limit=limit, scope=EVERYTHING)]
 
 
 def test_an_index_is_found_again_after_closing(tmp_path: Path) -> None:
@@ -168,9 +42,7 @@ def test_an_index_is_found_again_after_closing(tmp_path: Path) -> None:
     index.upsert([point("d", 3, dense(1, 0, 0, 0))])
     index.close()
     index = EdgeIndex(tmp_path, SPEC)
-    assert refs(index.query("dense", np.array([1.0, 0, 0, 0]), limit=1, scope=EVERYTHING)) == [
-        PageRef("d", 3)
-    ]
+    assert found(index) == [PageRef("d", 3)]
     index.close()
 
 
@@ -195,7 +67,7 @@ def test_what_was_written_survives_a_kill_without_a_flush(tmp_path: Path) -> Non
 
 def test_an_index_of_another_model_is_refused(tmp_path: Path) -> None:
     EdgeIndex(tmp_path, SPEC).close()
-    other = CollectionSpec(SPEC.name, SPEC.vectors, {"name": "tiny-1", "pooling": "mean"})
+    other = replace(SPEC, model={"name": "tiny-1", "pooling": "mean"})
     with pytest.raises(IndexMismatch, match="other models or settings"):
         EdgeIndex(tmp_path, other)
 
@@ -214,4 +86,51 @@ def test_a_creation_cut_short_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / SPEC.name / "shard" / "rubbish").write_text("x")
     index = EdgeIndex(tmp_path, SPEC)
     assert index.count() == 0
+    index.close()
+
+
+def test_a_second_handle_on_an_index_is_refused(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path, SPEC)
+    with pytest.raises(StoreError, match="cannot open the index"):
+        EdgeIndex(tmp_path, SPEC)
+    index.close()
+
+
+def _compressed(root: Path) -> Mapping[Path, int]:
+    """The files of compressed vectors that hold anything."""
+    files = [file for file in root.rglob("*quantized*") if file.is_file()]
+    return {file: file.stat().st_size for file in files if file.stat().st_size}
+
+
+@pytest.mark.parametrize(("quantization", "pages"), [("binary", 50), ("scalar", 700)])
+def test_an_index_can_be_compressed_later_and_still_scores_exactly(
+    tmp_path: Path, quantization: str, pages: int
+) -> None:
+    # Scalar quantization begins where a segment reaches the engine's indexing threshold, 10 MB.
+    random = np.random.default_rng(1)
+    rows = random.integers(-8, 8, (pages, 600 if pages > 100 else 6, 16)) / 8
+    index = EdgeIndex(tmp_path, SPEC)
+    for start in range(0, pages, 100):
+        batch = range(start, min(start + 100, pages))
+        index.upsert([point("d", i, {"tokens": rows[i], **dense(1, 0, 0, 0)}) for i in batch])
+    index.close()
+    assert not _compressed(tmp_path)
+
+    tokens = replace(SPEC.vectors["tokens"], quantization=quantization)
+    index = EdgeIndex(tmp_path, replace(SPEC, vectors={**SPEC.vectors, "tokens": tokens}))
+    assert _compressed(tmp_path)
+    question = random.integers(-8, 8, (3, 16)) / 8
+    results = index.query("tokens", question, limit=5, scope=EVERYTHING)
+    expected = [(question @ rows[ref.index].T).max(axis=1).sum() for ref, _ in results]
+    assert [score for _, score in results] == expected
+    # Candidates are few enough to be scored by the vectors themselves, all of them.
+    scores = sorted(((question @ page.T).max(axis=1).sum() for page in rows), reverse=True)
+    candidates = Prefetch([("dense", np.array([1.0, 0, 0, 0]))], limit=pages)
+    results = index.query("tokens", question, limit=2, scope=EVERYTHING, prefetch=candidates)
+    assert [score for _, score in results] == scores[:2]
+    index.close()
+
+    index = EdgeIndex(tmp_path, SPEC)
+    results = index.query("tokens", question, limit=5, scope=EVERYTHING)
+    assert [score for _, score in results] == scores[:5]
     index.close()

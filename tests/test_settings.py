@@ -47,6 +47,18 @@ def test_a_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         load_settings()
 
 
+def test_a_variable_that_must_be_json_and_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGEGLASS_SEARCH__WEIGHTS", "dense=0.5")
+    with pytest.raises(SettingsError, match=r"must be JSON.*search"):
+        load_settings()
+
+
+def test_a_file_that_is_no_text_is_refused() -> None:
+    Path("pageglass.toml").write_bytes(b"profile = '\xff'")
+    with pytest.raises(SettingsError, match=r"pageglass\.toml: not valid TOML"):
+        load_settings()
+
+
 def test_a_named_settings_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAGEGLASS_CONFIG", "elsewhere.toml")
     with pytest.raises(SettingsError, match=r"elsewhere\.toml"):

@@ -212,7 +212,14 @@ class MultiVectorPageEncoder:
         model = self._model
         prompt = next((model.prompts[name] for name in _PROMPTS[task] if name in model.prompts), "")
         with self._processing:
-            return model.preprocess(list(inputs), prompt=prompt or None, task=task)
+            made = model.preprocess(list(inputs), prompt=prompt or None, task=task)
+        if "input_ids" not in made:
+            # transformers' ColModernVBertProcessor, of an image alone.
+            raise ModelError(
+                f"the processor of {self._checkpoint.name} puts no prompt around a page image: name"
+                " the checkpoint that colpali-engine saved of this model"
+            )
+        return made
 
     def _rows(self, inputs: Any, task: str) -> list[FloatRows]:
         torch, model = library("torch"), self._model

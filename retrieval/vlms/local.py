@@ -339,6 +339,7 @@ def _load(checkpoint: Checkpoint, settings: ModelSettings, image_pixels: int) ->
         # It would enlarge smaller images up to its own size.
         processor.image_processor.size = {"longest_edge": image_pixels}
     tokenizer = processor.tokenizer
+    # Should images of one size ever take different numbers of tokens.
     tokenizer.padding_side = "left"
     ends: Any = model.generation_config.eos_token_id
     if ends is None:
