@@ -20,6 +20,7 @@ from generate.models import Asked, OnText
 from generate.models.extractive import ExtractiveModel
 from generate.models.vlm import VlmAnsweringModel
 from ingest.catalog import Catalog
+from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
 from ingest.watch import Watcher, files_in
 from ingest.worker import Worker
@@ -106,6 +107,7 @@ class Services:
                 indexes[space.spec.name] = index
                 stack.callback(index.close)
             self._images = ImageStore(folder / "images")
+            ocr = Ocr(threads=settings.threads)
             vision = load_vision_models(settings, models, checkpoints)
             stack.callback(vision.close)
             self._pipeline = Pipeline(
@@ -115,7 +117,7 @@ class Services:
                 profile=profile,
                 indexes=indexes,
                 settings=settings.ingest,
-                threads=settings.threads,
+                ocr=ocr,
             )
             stack.callback(self._pipeline.close)
             self._pipeline.finish_removals()
@@ -149,7 +151,7 @@ class Services:
                 settings.answer,
                 fallback=quoting if vision.answer else None,
             )
-            self._pictures = PictureReader(vision.answer, settings)
+            self._pictures = PictureReader(vision.answer, ocr, settings)
             self._worker = Worker(self.catalog, self._pipeline, progress=self._report)
             self._watchers: list[Watcher] = []
             self._stack = stack.pop_all()

@@ -98,10 +98,10 @@ class Picture:
 class PictureReader:
     """Reads pictures that come with questions: by the answering model, or by OCR."""
 
-    def __init__(self, vlm: Vlm | None, settings: Settings) -> None:
+    def __init__(self, vlm: Vlm | None, ocr: Ocr, settings: Settings) -> None:
         self._vlm = vlm
+        self._ocr = ocr
         self._settings = settings
-        self._ocr = Ocr(threads=settings.threads)
 
     def read(self, data: bytes) -> Picture:
         """Validate and transcribe; ImageError says what is wrong with it."""

@@ -52,17 +52,17 @@ class Pipeline:
         profile: Profile,
         indexes: Mapping[str, Index],
         settings: IngestSettings,
-        threads: int,
+        ocr: Ocr,
     ) -> None:
         """``originals`` is the folder that keeps accepted files by SHA-256; ``indexes`` are by
-        collection name; ``threads`` is how many OCR may use."""
+        collection name; ``ocr`` reads pages without a text layer."""
         self._catalog = catalog
         self._originals = originals
         self._images = images
         self._profile = profile
         self._indexes = indexes
         self._settings = settings
-        self._ocr = Ocr(threads=threads)
+        self._ocr = ocr
         self._reader: PdfReader | None = None
         # Held for every write that must not cross a removal of the same document.
         self._writing = threading.RLock()

@@ -114,7 +114,9 @@ class IndexSettings(_Section):
         default=None, description="Qdrant server (http://host:6333); default: the data folder."
     )
     api_key: SecretStr | None = Field(default=None, description="The Qdrant server's API key.")
-    grpc: bool = Field(default=False, description="Talk gRPC (port 6334) to the Qdrant server.")
+    grpc: bool = Field(
+        default=False, description="Talk gRPC to the Qdrant server, on the port after index.url's."
+    )
     prefix: str = Field(
         default="pageglass-",
         pattern=r"^[A-Za-z0-9_.-]*$",

@@ -5,12 +5,14 @@ Nothing here loads a model or imports torch.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -19,7 +21,25 @@ from pageglass.errors import ModelError
 _ADAPTER = "adapter_config.json"
 _WHOLE_FILE = 16 << 20
 _ENDS = 1 << 20
-_NOT_NEEDED = ("*.onnx", "onnx/*", "*.h5", "*.msgpack", "*.ot", "*.pth", "*.gguf", "*.mlpackage/*")
+# What models are loaded from here. Weights of other libraries have other endings or their folder;
+# the rest is for people (README.md, pictures).
+_SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".pt")
+_OTHERS_FOLDERS = ("onnx*", "openvino*", "coreml*", "*.mlpackage", "original", "checkpoint-*", ".*")
+_TRAINING = ("optimizer.pt", "scheduler.pt")
+_WEIGHTS = re.compile(
+    r"(?P<model>(?:.*/)?(?:adapter_|open_clip_)?)(?:pytorch_)?model(?:-\d+-of-\d+)?"
+    r"\.(?P<format>safetensors|bin)(?P<index>\.index\.json)?"
+)
+_OPEN_CLIP = "open_clip_config.json"
+# In the order in which open_clip looks for them.
+_OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
+_TOKENIZER = re.compile(r"(?:[^/]*token[^/]*|vocab|merges)\.(?:json|txt)|[^/]+\.model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,33 +171,129 @@ def _locate(wanted: str, fetch: Fetch, locked: Mapping[str, str]) -> Checkpoint:
 
 
 def _snapshot(name: str, revision: str | None, fetch: Fetch) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     label = f"{name}@{revision}" if revision else name
-    # Looking and fetching leave out the same files: what was fetched must count as complete.
-    snapshot = partial(
-        snapshot_download, name, revision=revision, ignore_patterns=list(_NOT_NEEDED)
-    )
-    if fetch != "always":
-        try:
-            return Path(snapshot(local_files_only=True))
-        except LocalEntryNotFoundError:
-            pass
-        except Exception as error:  # the hub's client has many kinds for a name that is no name
-            raise ModelError(f"cannot use the model {label}: {_first_line(error)}") from None
-    if fetch == "never":
+    try:
+        folder = _cached(name, revision) if fetch != "always" else None
+        if folder is None and fetch != "never":
+            folder = _fetched(name, revision)
+    except ModelError:
+        raise
+    except HFValidationError as error:
+        raise ModelError(f"cannot use the model {label}: {_first_line(error)}") from None
+    except Exception as error:  # from missing repositories to broken connections and full disks
+        raise ModelError(f"cannot fetch the model {label} from the hub: {_reason(error)}") from None
+    if folder is None:
         raise ModelError(
             f"the model {label} is not on this machine: run `pageglass models pull` where there is"
             " a network, or name a folder"
         )
+    return folder
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """The folder of a commit in the hub's cache; None where it is not there, or not whole."""
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
     try:
-        return Path(snapshot())
-    except Exception as error:  # from missing repositories to broken connections
+        # Asked for no file, it says where the commit is; whether all of it is there, we say.
+        folder = Path(
+            snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])
+        )
+    except LocalEntryNotFoundError:
+        return None
+    try:
+        listed = [file.path for file in get_cached_repo_tree(name, revision=folder.name)]
+    except CachedRepoTreeNotFoundError:  # fetched file by file, by whatever else uses this cache
+        listed = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    return folder if _is_whole(folder, listed) else None
+
+
+def _fetched(name: str, revision: str | None) -> Path:
+    """The folder of a commit in the hub's cache, once all that is wanted of it is there."""
+    import huggingface_hub
+
+    # It warns at length of every further try; what came of them is said in the end.
+    huggingface_hub.logging.set_verbosity_error()
+    commit = huggingface_hub.resolve_revision(name, revision=revision).resolved
+    if (folder := _cached(name, commit)) is not None:
+        return folder
+    wanted = wanted_files(huggingface_hub.list_repo_files(name, revision=commit))
+    if not any(_WEIGHTS.fullmatch(file) for file in wanted):
         raise ModelError(
-            f"cannot fetch the model {label} from the hub: {_first_line(error)}: check its name and"
-            " the network, or name a folder"
-        ) from None
+            f"the model {name} has no weights to load (safetensors or PyTorch's): name the"
+            " repository it was converted from"
+        )
+    huggingface_hub.snapshot_download(
+        name, revision=commit, allow_patterns=[glob.escape(file) for file in wanted]
+    )
+    # Cut off at the wrong moment, the client returns what is there.
+    if (folder := _cached(name, commit)) is None:
+        raise ConnectionError("the connection broke off")
+    return folder
+
+
+def wanted_files(files: Iterable[str]) -> list[str]:
+    """Those of a repository's files that its model is loaded from, in their order.
+
+    Weights are taken once, as safetensors where there are any of the same model. Of a model for
+    open_clip only its config, one file of weights and the tokenizer count.
+    """
+    kept = [file for file in files if _is_plain(PurePosixPath(file))]
+    if _OPEN_CLIP in kept:
+        weights = next((file for file in _OPEN_CLIP_WEIGHTS if file in kept), None)
+        return [f for f in kept if f in (_OPEN_CLIP, weights) or _TOKENIZER.fullmatch(f)]
+    found = {file: _WEIGHTS.fullmatch(file) for file in kept}
+    safe = {match["model"] for match in found.values() if match and match["format"] != "bin"}
+    return [
+        file
+        for file, match in found.items()
+        if (match and not (match["format"] == "bin" and match["model"] in safe))
+        or (not match and not file.endswith((".safetensors", ".bin")))
+    ]
+
+
+def _is_plain(file: PurePosixPath) -> bool:
+    if file.suffix not in _SUFFIXES or file.name in _TRAINING:
+        return False
+    return not any(fnmatchcase(part, p) for part in file.parts[:-1] for p in _OTHERS_FOLDERS)
+
+
+def _is_whole(folder: Path, listed: Iterable[str]) -> bool:
+    """Whether all that is wanted of ``listed`` is there: weights at least, and every shard that
+    their index names."""
+    wanted = wanted_files(listed)
+    weights = [match for match in map(_WEIGHTS.fullmatch, wanted) if match]
+    if not any(match["index"] is None for match in weights):
+        return False
+    expected = {folder / file for file in wanted}
+    for index in (folder / match.string for match in weights if match["index"]):
+        try:
+            shards: Any = json.loads(index.read_text("utf-8"))
+            expected |= {index.parent / shard for shard in shards["weight_map"].values()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+    return all(path.is_file() for path in expected)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong and what helps."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            "its makers ask for consent first: give it on the model's page at the hub, then set"
+            " HF_TOKEN"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such model, or it is private: check its name, or set HF_TOKEN"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such branch, tag or commit: check what follows the @"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror.lower()}: {error.filename}" if error.filename else error.strerror
+    return f"{_first_line(error)}: check the network and try again, or name a folder"
 
 
 def _first_line(error: Exception) -> str:
@@ -202,9 +318,8 @@ def fingerprint(folder: Path) -> str:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    suffixes: Sequence[str] = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".pt")
     for path in sorted(folder.rglob("*")):
         # Hidden folders hold what downloads left (.cache) or git keeps.
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix in suffixes and not hidden and path.is_file():
+        if path.suffix in _SUFFIXES and not hidden and path.is_file():
             yield path

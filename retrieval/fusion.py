@@ -49,7 +49,7 @@ def score_fusion(
     lists: dict[str, list[tuple[Item, float]]] = {}
     for name, ranking in rankings.items():
         # Like ranks, scores count where an item is first met.
-        unique = {item: score for item, score in reversed(ranking)}
+        unique = dict(reversed(ranking))
         ordered = list(dict.fromkeys(item for item, _ in ranking))
         values = scaled([unique[item] for item in ordered])
         lists[name] = list(zip(ordered, values, strict=True))

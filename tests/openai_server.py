@@ -18,6 +18,7 @@ import io
 import json
 import math
 import re
+import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ Misbehaviour = Literal[
     "no_json_schema",  # 400 to response_format
     "no_logprobs",  # logprobs are left out
     "cut_stream",  # the connection is closed in the middle of a stream
+    "unfinished_stream",  # a stream ends in order, but in the middle
 ]
 
 _PAGE = re.compile(r"<page\s+number=\"?(\d+)\"?[^>]*>(.*?)</page>", re.DOTALL | re.IGNORECASE)
@@ -86,6 +88,8 @@ class OpenAIServer:
     pause: float = 0.2
     fingerprint: str | None = "fp_test"
     requests: list[Request] = field(default_factory=list)
+    hung_up: int = 0
+    """Clients that went away before they had their answer."""
     _faults: dict[Misbehaviour, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -137,7 +141,10 @@ class _Http(ThreadingHTTPServer):
     told: OpenAIServer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that went away are what some tests are about."""
+        if isinstance(sys.exception(), ConnectionError):
+            self.told.hung_up += 1
+        else:
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -234,12 +241,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(f"data: {json.dumps(chunk)}\n\n".encode())
 
         slow, cut = server._takes("slow"), server._takes("cut_stream")
-        empty = server._takes("no_choices")
+        unfinished, empty = server._takes("unfinished_stream"), server._takes("no_choices")
         for number, piece in enumerate([] if empty else pieces):
             if slow:
                 server._ended.wait(server.pause)
             if cut and number >= len(pieces) // 2:
                 self.close_connection = True
+                return
+            if unfinished and number >= len(pieces) // 2:
+                self._chunk(b"")
                 return
             event([{"index": 0, "delta": {"content": piece}, "finish_reason": None}])
         if not empty:

@@ -150,6 +150,29 @@ def test_a_catalog_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Catalog(path)
 
 
+def test_documents_with_a_page_that_lacks_a_stage_are_queued_again(catalog: Catalog) -> None:
+    whole, partly, failed = (put(catalog, sha, sha) for sha in ("s1", "s2", "s3"))
+    index_all(catalog)
+    for id in (whole, partly):
+        catalog.record(
+            id,
+            [page("one", document=id), page("two", document=id, index=1)],
+            [StageResult(i, "text", "done") for i in range(2)],
+        )
+    catalog.record(whole, [], [StageResult(i, "visual", "done") for i in range(2)])
+    catalog.record(partly, [], [StageResult(0, "visual", "done")])
+    assert catalog.page_count() == 4
+    assert catalog.requeue_without(["text"]) == 0
+    assert catalog.waiting() == 0
+    assert catalog.requeue_without(["text", "visual"]) == 1
+    assert catalog.waiting() == 1
+    states = {document.id: document.state for document in catalog.documents()}
+    assert states == {whole: "indexed", partly: "queued", failed: "indexed"}
+    claimed = catalog.claim()
+    assert claimed is not None
+    assert claimed.id == partly
+
+
 def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     path.write_bytes(b"not a database at all" * 100)

@@ -253,38 +253,44 @@ def test_a_checkpoint_saved_and_loaded_again_gives_the_same_vectors(
         np.testing.assert_array_equal(rows_of(before), rows_of(after))
 
 
-@pytest.mark.parametrize("named", ["language_model.layers", "model.layers"])
+@pytest.mark.parametrize(
+    ("family", "now", "once"),
+    [
+        ("ColQwen2", "", ""),
+        ("ColIdefics3", "", ""),
+        # Layers as adapters of early versions call them.
+        ("ColQwen2", "language_model.layers", "model.layers"),
+        ("ColPali", "model.model.language_model", "model.language_model.model"),
+    ],
+)
 def test_an_adapter_changes_its_base_as_peft_would(
-    named: str, checkpoints: Folders, encoders: Encoders, tmp_path: Path
+    family: str, now: str, once: str, checkpoints: Folders, encoders: Encoders, tmp_path: Path
 ) -> None:
-    base = checkpoints("ColQwen2")
-    folder = adapter_checkpoint(base, tmp_path / "adapter", "ColQwen2")
-    engine, peft, torch = (
-        library("colpali_engine.models"),
-        library("peft"),
-        library("torch"),
-    )
+    base = checkpoints(family)
+    folder = adapter_checkpoint(base, tmp_path / "adapter", family)
+    engine, peft, torch = library("colpali_engine.models"), library("peft"), library("torch")
+    options = {"attn_implementation": "eager"} if family == "ColPali" else {}
     reference = peft.PeftModel.from_pretrained(
-        engine.ColQwen2.from_pretrained(str(base)), str(folder)
+        getattr(engine, family).from_pretrained(str(base), **options), str(folder)
     ).eval()
-    processor = engine.ColQwen2Processor.from_pretrained(str(base))
+    processor = getattr(engine, f"{family}Processor").from_pretrained(str(base))
     with torch.inference_mode():
         expected = reference(**processor.process_queries(["Which year?"]))[0].numpy()
-    # Adapters of early versions call the layers model.layers.
     safetensors = library("safetensors.torch")
     file = folder / "adapter_model.safetensors"
     weights = safetensors.load_file(file)
-    renamed = {k.replace("language_model.layers", named): v for k, v in weights.items()}
+    renamed = {name.replace(now, once) if now else name: w for name, w in weights.items()}
+    assert (set(renamed) == set(weights)) == (now == once)
     safetensors.save_file(renamed, file, metadata={"format": "pt"})
 
     found = checkpoint(folder)
     assert found.base is not None
     encoder = ColPaliEncoder(found, CPU)
     assert encoder.vectors["patches"].size == 128
-    rows = rows_of(encoder.encode_question("Which year?"))
-    np.testing.assert_allclose(rows, expected, atol=1e-5)
-    plain = rows_of(encoders("ColQwen2").encode_question("Which year?"))
-    assert np.abs(rows - plain).max() > 0.01
+    tokens = rows_of(encoder.encode_question("Which year?"))
+    np.testing.assert_allclose(tokens, expected, atol=1e-5)
+    plain = rows_of(encoders(family).encode_question("Which year?"))
+    assert np.abs(tokens - plain).max() > 0.01
 
 
 def test_an_adapter_may_bring_the_projection_that_its_base_lacks(

@@ -136,8 +136,18 @@ def test_what_the_listener_raises_ends_the_request(server: OpenAIServer, vlm: Op
 
     with pytest.raises(BrokenPipeError, match="nobody listens"):
         vlm.reply(ask(), tokens=100, seconds=30, on_text=leave)
+    assert left(server)
     assert vlm.reply(ask(), tokens=100, seconds=10).text
     assert len(server.completions) == 2
+
+
+def left(server: OpenAIServer) -> bool:
+    """Whether the client goes away before it has its whole answer."""
+    for _ in range(100):
+        if server.hung_up:
+            break
+        time.sleep(0.05)
+    return bool(server.hung_up)
 
 
 def test_a_refused_schema_is_told_in_words_from_then_on(
@@ -214,6 +224,14 @@ def test_a_stream_that_breaks_after_text_is_an_error_and_not_begun_again(
         vlm.reply(ask(), tokens=100, seconds=10, on_text=pieces.append)
     assert 0 < len(pieces) < 7
     assert len(server.completions) == 1
+
+
+def test_a_stream_that_ends_without_saying_so_is_an_error(
+    server: OpenAIServer, vlm: OpenAIVlm
+) -> None:
+    server.misbehave("unfinished_stream")
+    with pytest.raises(ModelServerError, match="ended its answer in the middle"):
+        vlm.reply(ask(), tokens=100, seconds=10, on_text=lambda _: None)
 
 
 def test_a_stream_that_breaks_before_any_text_is_begun_again(

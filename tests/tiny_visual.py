@@ -109,7 +109,11 @@ def adapter_checkpoint(
     engine, peft, torch = library("colpali_engine.models"), library("peft"), library("torch")
     torch.manual_seed(5)
     model = getattr(engine, family).from_pretrained(str(base))
-    targets = ["q_proj", "v_proj", "down_proj", *({"custom_text_proj"} - set(whole))]
+    projection = "linear" if family == "ColIdefics3" else "custom_text_proj"
+    # As published adapters name their targets: the language model and the projection.
+    targets = r".*(language_model|text_model).*(q_proj|v_proj|down_proj).*$"
+    if projection not in whole:
+        targets = rf"({targets}|.*({projection}).*$)"
     adapted = peft.get_peft_model(
         model,
         peft.LoraConfig(

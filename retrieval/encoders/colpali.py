@@ -25,6 +25,7 @@ from retrieval.encoders.patches import (
     picture_question,
     readable,
     unit_rows,
+    unusable,
     visual_vectors,
 )
 from retrieval.index import VectorSpec
@@ -97,7 +98,7 @@ class ColPaliEncoder:
         self._token_pooling = token_pooling
         self._family = _family(checkpoint)
         self._batches = Batches(settings.batch_pages)
-        self._loading = threading.RLock()
+        self._loading = threading.Lock()
         # A fast tokenizer is not to be called from two threads at a time.
         self._processing = threading.Lock()
         self._loaded_model: Any = None
@@ -233,7 +234,7 @@ def _load_processor(checkpoint: Checkpoint, family: Family) -> Any:
                     str(part.folder), local_files_only=True
                 )
             except Exception as error:  # from missing files to a tokenizer's own kinds
-                raise _unusable(checkpoint, "processor", error) from error
+                raise unusable(checkpoint, "processor", error) from error
     raise ModelError(
         f"the checkpoint {checkpoint.name} has no {' or '.join(files)}: is it complete?"
     )
@@ -260,7 +261,7 @@ def _load_model(checkpoint: Checkpoint, family: Family, settings: ModelSettings)
     except PageglassError:
         raise
     except Exception as error:  # safetensors, pickle, shapes, memory: kinds of several libraries
-        raise _unusable(checkpoint, "model", error) from error
+        raise unusable(checkpoint, "model", error) from error
     if missing:
         raise ModelError(
             f"{checkpoint.name} lacks {len(missing)} of a {family.model}'s weights, such as"
@@ -283,8 +284,3 @@ def _load_adapter(model: Any, checkpoint: Checkpoint, missing: set[str]) -> set[
     )
     replaced = {name for name in missing if name.rpartition(".")[0].endswith(tuple(whole))}
     return (missing - replaced) | info.missing_and_mismatched()
-
-
-def _unusable(checkpoint: Checkpoint, part: str, error: Exception) -> ModelError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    return ModelError(f"the {part} of {checkpoint.name} does not load: {reason}")

@@ -32,6 +32,7 @@ from retrieval.encoders.patches import (
     picture_question,
     readable,
     unit_rows,
+    unusable,
     visual_vectors,
 )
 from retrieval.index import VectorSpec
@@ -317,8 +318,7 @@ def _load(checkpoint: Checkpoint, settings: ModelSettings) -> Any:
     except PageglassError:
         raise
     except Exception as error:  # safetensors, shapes, processors: kinds of several libraries
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        raise ModelError(f"the model of {checkpoint.name} does not load: {reason}") from error
+        raise unusable(checkpoint, "model", error) from error
     _check_weights(checkpoint, model[0])
     return model.eval()
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pageglass.errors import ModelError
+from retrieval.checkpoints import Checkpoint
 from retrieval.encoders import FloatArray, PageInput, Vectors
 from retrieval.index import VectorSpec
 from retrieval.similarity import PatchGrid, pooled_rows
@@ -157,3 +158,9 @@ def merge_tokens(rows: FloatArray, factor: int) -> FloatArray:
 def readable(tokenizer: Any, ids: npt.NDArray[np.int64]) -> list[str]:
     """Each token as people would read it; special tokens as they are."""
     return [tokenizer.decode([number]) for number in ids.tolist()]
+
+
+def unusable(checkpoint: Checkpoint, part: str, error: Exception) -> ModelError:
+    """The error of a model or processor that its library could not load."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return ModelError(f"the {part} of {checkpoint.name} does not load: {reason}")
