@@ -68,10 +68,11 @@ def _load(
     """
     here = name is not None and Path(ModelName.parse(name).name).expanduser().is_dir()
     if url is not None and not here:
+        key = settings.answer.api_key if section == "answer" else settings.rerank.api_key
         return OpenAIVlm(
             url,
             name,
-            api_key=getattr(settings, section).api_key,
+            api_key=key.get_secret_value() if key else None,
             retries=settings.answer.retries,
             image_pixels=settings.answer.image_pixels,
             section=section,

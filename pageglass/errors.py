@@ -20,6 +20,7 @@
     ├── ModelError              a model file is missing, damaged or unusable
     │   ├── MissingExtra        a library of an extra is not installed
     │   ├── OutOfMemory         the device's memory does not hold even one page
+    │   ├── PromptTooLong       the pages are more than the model can read at once
     │   └── ModelServerError    the model's server does not answer, refuses, or answers nonsense
     │       └── ModelTimeout    ... or not in the time it was given
     └── ServerError             a Pageglass server answered with a problem, or not at all
@@ -162,6 +163,13 @@ class OutOfMemory(ModelError):
     """The device's memory does not hold even one page."""
 
     code = "out-of-memory"
+
+
+class PromptTooLong(ModelError):
+    """The pages are more than the model can read at once."""
+
+    code = "prompt-too-long"
+    status = 413
 
 
 class ModelServerError(ModelError):

@@ -9,6 +9,7 @@ import glob
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -25,9 +26,10 @@ _ENDS = 1 << 20
 # the rest is for people (README.md, pictures).
 _SUFFIXES = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja", ".pt")
 _OTHERS_FOLDERS = ("onnx*", "openvino*", "coreml*", "*.mlpackage", "original", "checkpoint-*", ".*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TRAINING = ("optimizer.pt", "scheduler.pt")
 _WEIGHTS = re.compile(
-    r"(?P<model>(?:.*/)?(?:adapter_|open_clip_)?)(?:pytorch_)?model(?:-\d+-of-\d+)?"
+    r"(?P<model>(?:.*/)?(?:adapter_|open_clip_)?)(?:pytorch_)?model(?:-\d+-of-(?P<shards>\d+))?"
     r"\.(?P<format>safetensors|bin)(?P<index>\.index\.json)?"
 )
 _OPEN_CLIP = "open_clip_config.json"
@@ -217,20 +219,20 @@ def _fetched(name: str, revision: str | None) -> Path:
 
     # It warns at length of every further try; what came of them is said in the end.
     huggingface_hub.logging.set_verbosity_error()
-    commit = huggingface_hub.resolve_revision(name, revision=revision).resolved
-    if (folder := _cached(name, commit)) is not None:
+    if _COMMIT.fullmatch(revision or "") and (folder := _cached(name, revision)) is not None:
         return folder
-    wanted = wanted_files(huggingface_hub.list_repo_files(name, revision=commit))
+    listed = huggingface_hub.model_info(name, revision=revision)
+    wanted = wanted_files(file.rfilename for file in listed.siblings or [])
     if not any(_WEIGHTS.fullmatch(file) for file in wanted):
         raise ModelError(
             f"the model {name} has no weights to load (safetensors or PyTorch's): name the"
             " repository it was converted from"
         )
     huggingface_hub.snapshot_download(
-        name, revision=commit, allow_patterns=[glob.escape(file) for file in wanted]
+        name, revision=revision, allow_patterns=[glob.escape(file) for file in wanted]
     )
     # Cut off at the wrong moment, the client returns what is there.
-    if (folder := _cached(name, commit)) is None:
+    if (folder := _cached(name, revision)) is None:
         raise ConnectionError("the connection broke off")
     return folder
 
@@ -250,32 +252,28 @@ def wanted_files(files: Iterable[str]) -> list[str]:
     return [
         file
         for file, match in found.items()
-        if (match and not (match["format"] == "bin" and match["model"] in safe))
-        or (not match and not file.endswith((".safetensors", ".bin")))
+        if match is None or match["format"] != "bin" or match["model"] not in safe
     ]
 
 
 def _is_plain(file: PurePosixPath) -> bool:
     if file.suffix not in _SUFFIXES or file.name in _TRAINING:
         return False
+    if file.suffix in (".safetensors", ".bin") and not _WEIGHTS.fullmatch(str(file)):
+        return False
     return not any(fnmatchcase(part, p) for part in file.parts[:-1] for p in _OTHERS_FOLDERS)
 
 
 def _is_whole(folder: Path, listed: Iterable[str]) -> bool:
-    """Whether all that is wanted of ``listed`` is there: weights at least, and every shard that
-    their index names."""
+    """Whether all that is wanted of ``listed`` is there, and is more than some of the weights."""
     wanted = wanted_files(listed)
-    weights = [match for match in map(_WEIGHTS.fullmatch, wanted) if match]
-    if not any(match["index"] is None for match in weights):
-        return False
-    expected = {folder / file for file in wanted}
-    for index in (folder / match.string for match in weights if match["index"]):
-        try:
-            shards: Any = json.loads(index.read_text("utf-8"))
-            expected |= {index.parent / shard for shard in shards["weight_map"].values()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-    return all(path.is_file() for path in expected)
+    weights = [m for m in map(_WEIGHTS.fullmatch, wanted) if m and m["index"] is None]
+    shards = Counter((m["model"], m["format"], m["shards"]) for m in weights if m["shards"])
+    return (
+        bool(weights)
+        and all(count == int(of) for (_, _, of), count in shards.items())
+        and all((folder / file).is_file() for file in wanted)
+    )
 
 
 def _reason(error: Exception) -> str:

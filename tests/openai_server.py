@@ -41,6 +41,7 @@ Misbehaviour = Literal[
     "invented_quote",  # every quote is of words that stand on no page
     "echo",  # the model's text is the prompt
     "no_json_schema",  # 400 to response_format
+    "short_context",  # 400 to prompts of more than server.context words and images
     "no_logprobs",  # logprobs are left out
     "cut_stream",  # the connection is closed in the middle of a stream
     "unfinished_stream",  # a stream ends in order, but in the middle
@@ -87,6 +88,7 @@ class OpenAIServer:
     retry_after: str = "0"
     pause: float = 0.2
     fingerprint: str | None = "fp_test"
+    context: int = 300
     requests: list[Request] = field(default_factory=list)
     hung_up: int = 0
     """Clients that went away before they had their answer."""
@@ -183,6 +185,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, f"The model `{body.get('model')}` does not exist.")
         elif "response_format" in body and server._takes("no_json_schema"):
             self._error(400, "response_format json_schema is not supported")
+        elif _length(body) > server.context and server._takes("short_context"):
+            self._error(
+                400, f"This model's maximum context length is {server.context} tokens, too few."
+            )
         elif server._takes("broken_body"):
             self._send(200, b"<html>Welcome</html>")
         else:
@@ -205,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
             logprobs = _logprobs(body)
             pieces = [max(_top(logprobs), key=lambda top: top["logprob"])["token"]]
         usage = {
-            "prompt_tokens": len(" ".join(_texts(body)).split()) + 64 * len(_images(body)),
+            "prompt_tokens": _length(body),
             "completion_tokens": len(pieces),
         }
         usage["total_tokens"] = sum(usage.values())
@@ -373,6 +379,11 @@ def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "text", "text": content}
         else:
             yield from content
+
+
+def _length(body: dict[str, Any]) -> int:
+    """In tokens: a word is one, an image 64."""
+    return len(" ".join(_texts(body)).split()) + 64 * len(_images(body))
 
 
 def _texts(body: dict[str, Any]) -> list[str]:

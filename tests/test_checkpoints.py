@@ -16,6 +16,7 @@ from retrieval.checkpoints import Checkpoint, ModelName, find, fingerprint
 
 NAME = "owner/model"
 OLD, NEW = "a" * 40, "b" * 40
+WHOLE = {"config.json": "{}", "model.safetensors": ""}
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def cached(
     repository = cache / f"models--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit
     snapshot.mkdir(parents=True)
-    for file, text in ({"config.json": "{}"} if files is None else files).items():
+    for file, text in (WHOLE if files is None else files).items():
         (snapshot / file).write_text(text)
     for ref in refs:
         path = repository / "refs" / ref
@@ -62,7 +63,7 @@ def folder(path: Path, files: Mapping[str, str] | None = None) -> Path:
 
 def adapter(base: object, revision: str | None = None) -> dict[str, str]:
     config = {"base_model_name_or_path": base, "revision": revision}
-    return {"adapter_config.json": json.dumps(config)}
+    return {"adapter_config.json": json.dumps(config), "adapter_model.safetensors": ""}
 
 
 # Names
@@ -142,14 +143,14 @@ def test_a_locked_commit_that_is_gone_is_not_replaced_by_a_newer_one(cache: Path
 
 
 def test_files_that_are_never_fetched_do_not_make_a_model_incomplete(cache: Path) -> None:
-    listed = ("config.json", "onnx/model.onnx", "onnx/model.onnx_data", "flax_model.msgpack")
+    listed = (*WHOLE, "onnx/model.onnx", "onnx/model.onnx_data", "flax_model.msgpack")
     cached(cache, NEW, refs=("main",), listed=listed)
     assert find(NAME, fetch="never").revision == NEW
     assert find(NAME).revision == NEW
 
 
 def test_a_download_cut_short_is_not_taken_for_a_model(cache: Path) -> None:
-    cached(cache, NEW, refs=("main",), listed=("config.json", "model.safetensors"))
+    cached(cache, NEW, refs=("main",), files={"config.json": "{}"}, listed=tuple(WHOLE))
     with pytest.raises(ModelError, match="not on this machine"):
         find(NAME, fetch="never")
 

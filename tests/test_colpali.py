@@ -46,6 +46,8 @@ PAGES = [
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The tiny checkpoint of a family, made once."""
+    # Such models are too small to share out.
+    library("torch").set_num_threads(1)
     root = tmp_path_factory.mktemp("checkpoints")
 
     def made(family: str) -> Path:

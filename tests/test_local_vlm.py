@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pageglass import prompts
-from pageglass.errors import ModelError, ModelTimeout
+from pageglass.errors import ModelError, ModelTimeout, PromptTooLong
 from pageglass.settings import ModelSettings
 from retrieval.torch_runtime import library
 from retrieval.vlms import Message, PromptImage, Vlm, YesAnswers
@@ -334,9 +334,9 @@ def test_what_a_model_cannot_use_is_not_asked_for(folders: dict[str, Path], fami
 def test_pages_beyond_the_context_are_refused_before_they_are_read(tmp_path: Path) -> None:
     vlm = LocalVlm(checkpoint(qwen2_5_vl(tmp_path / "short", context=300)), CPU)
     assert vlm.reply(ask(), tokens=9, seconds=30).output_tokens == 9
-    with pytest.raises(ModelError, match=r"300 tokens.*lower answer\.pages"):
+    with pytest.raises(PromptTooLong, match=r"300 tokens.*lower answer\.pages"):
         vlm.reply(ask("word " * 60), tokens=9, seconds=30)
-    with pytest.raises(ModelError, match=r"300 tokens.*answer\.tokens"):
+    with pytest.raises(PromptTooLong, match=r"300 tokens.*answer\.tokens"):
         vlm.reply(ask(), tokens=290, seconds=30)
 
 

@@ -44,6 +44,8 @@ LETTER = "Net sales rose, by four percent.\nThe board proposes a dividend of two
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Such models are too small to share out.
+    library("torch").set_num_threads(1)
     return tmp_path_factory.mktemp("multivector")
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pageglass import prompts
-from pageglass.errors import ModelServerError, ModelTimeout
+from pageglass.errors import ModelServerError, ModelTimeout, PromptTooLong
 from retrieval.vlms import Message, PromptImage, Vlm
 from retrieval.vlms.images import prompt_image
 from retrieval.vlms.openai import OpenAIVlm
@@ -373,6 +373,20 @@ def test_a_wrong_key_a_wrong_name_and_a_wrong_address_are_told_apart() -> None:
             assert not isinstance(caught.value, ModelTimeout)
             vlm.close()
         assert len(server.requests) == 4  # nothing of that is tried again
+
+
+def test_pages_beyond_the_context_are_told_apart_from_other_refusals(
+    server: OpenAIServer, vlm: OpenAIVlm
+) -> None:
+    server.misbehave("short_context")
+    long = [Message("user", ("word " * 400,))]
+    for schema in (None, SCHEMA):
+        with pytest.raises(PromptTooLong, match=r"lower answer\.pages"):
+            vlm.reply(long, tokens=9, seconds=10, schema=schema)
+    # That the prompt was too long says nothing about schemas.
+    server.behave()
+    vlm.reply(long, tokens=9, seconds=10, schema=SCHEMA)
+    assert "response_format" in server.completions[-1].body
 
 
 def test_threads_share_one_model(server: OpenAIServer, vlm: OpenAIVlm) -> None:

@@ -61,8 +61,8 @@ class YesAnswers:
 class Vlm(Protocol):
     """A vision-language model. Calls block; safe to share between threads.
 
-    All raise ModelError where the model cannot be used, ModelServerError where its server cannot,
-    ModelTimeout once ``seconds`` are over. Trying again what is worth it is done inside, within
+    All raise ModelError where the model cannot be used, PromptTooLong where it cannot read so much,
+    ModelServerError where its server cannot be used, ModelTimeout once ``seconds`` are over. Trying again what is worth it is done inside, within
     ``seconds``.
     """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pageglass.errors import ModelError, ModelTimeout
+from pageglass.errors import ModelError, ModelTimeout, PromptTooLong
 from pageglass.settings import ModelSettings
 from retrieval.checkpoints import Checkpoint
 from retrieval.torch_runtime import Batches, library, runtime
@@ -102,7 +102,7 @@ class LocalVlm:
             inputs = _inputs(loaded, [prompt])
             read = int(inputs["input_ids"].shape[1])
             if loaded.context is not None and read + tokens > loaded.context:
-                raise ModelError(
+                raise PromptTooLong(
                     f"{self.name} can read and write {loaded.context:,} tokens, and the pages and"
                     f" the answer would take {read + tokens:,}: lower answer.pages,"
                     " answer.image_pixels or answer.tokens"

@@ -7,6 +7,7 @@ import base64
 import json
 import math
 import random
+import re
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pageglass import prompts
-from pageglass.errors import ModelServerError, ModelTimeout
+from pageglass.errors import ModelError, ModelServerError, ModelTimeout, PromptTooLong
 from retrieval.vlms import Message, Prompt, PromptImage, Reply, YesAnswers
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _AT_ONCE = 8
 _CONNECT_SECONDS = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 8.0
 _RETRYABLE = frozenset({408, 409, 429})
+# OpenAI, vLLM and llama.cpp each say it in their way, and only the first with a code.
+_TOO_LONG = re.compile(r"context (?:length|size|window)|maximum model length", re.IGNORECASE)
 # The most that OpenAI gives, and vLLM unless it is told otherwise.
 _TOP_LOGPROBS = 20
 
@@ -344,10 +347,15 @@ class OpenAIVlm:
         both = sum(shares.values())
         return shares["yes"] / both if both else 0.5
 
-    def _explained(self, error: APIError) -> ModelServerError:
+    def _explained(self, error: APIError) -> ModelError:
         import openai
 
         said = " ".join(error.message.split())[:300]
+        if isinstance(error, openai.BadRequestError) and _TOO_LONG.search(said):
+            return PromptTooLong(
+                f"the pages are more than {self._model} can read ({said}): lower answer.pages or"
+                " answer.image_pixels, or start its server with a longer context"
+            )
         if isinstance(error, openai.APIConnectionError):
             cause = str(error.__cause__ or "")[:200] or "connection lost"
             return self._error(f"does not answer ({cause}): start it, or {self._check_url}")
