@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 from generate.models.vlm import transcribe
 from ingest.ocr import Ocr
 from pageglass.errors import ModelServerError, OutOfMemory
+from pageglass.profiles import ProfileModels
 from pageglass.settings import Settings
 from pageglass.types import Usage
 from retrieval.checkpoints import ModelName
-from retrieval.profiles import Checkpoints, ProfileModels
+from retrieval.profiles import Checkpoints
 from retrieval.vlms import PromptImage, Vlm
 from retrieval.vlms.images import encode, question_picture
 from retrieval.vlms.local import LocalVlm

@@ -2,7 +2,8 @@
 
 Entry points call ``load_settings`` once and hand narrow sections on. Values come from, strongest
 first: flags, environment (``PAGEGLASS_DATA_DIR``, ``PAGEGLASS_SEARCH__TOP_K``), the file
-``pageglass.toml`` in the working directory (or the one ``PAGEGLASS_CONFIG`` names), the defaults.
+``pageglass.toml`` in the working directory (or the one ``PAGEGLASS_CONFIG`` names), what suits the
+profile (pageglass.profiles), the defaults.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableSetting
 
 from pageglass.errors import SettingsError
+from pageglass.profiles import PROFILES, ProfileName
 
 
 class _Section(BaseModel):
@@ -266,14 +268,13 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
     )
     toml: ClassVar[Path | None] = None
 
     data_dir: Path = Field(
         default_factory=_default_data_dir, description="Where documents and indexes are kept."
     )
-    profile: Literal["lite", "cpu", "gpu"] = Field(
+    profile: ProfileName = Field(
         default="lite", description="Which models search and answer; see the profiles table."
     )
     threads: int = Field(
@@ -342,6 +343,19 @@ def iter_options(model: type[BaseModel] = Settings, prefix: str = "") -> list[tu
     return options
 
 
+def _suited(settings: Settings) -> Settings:
+    """The settings with the profile's own values where nobody set one."""
+    sections = {
+        name: getattr(settings, name).model_copy(
+            update={
+                k: v for k, v in own.items() if k not in getattr(settings, name).model_fields_set
+            }
+        )
+        for name, own in PROFILES[settings.profile].settings.items()
+    }
+    return settings.model_copy(update=sections)
+
+
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     """Build the settings from flags, environment and file; SettingsError names what is wrong."""
     config = _config_file()
@@ -353,7 +367,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
             f"unknown setting {unknown[0]}: see the settings table in the README for the names"
         )
     try:
-        return Settings(**(flags or {}))
+        return _suited(Settings(**(flags or {})))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{config}: not valid TOML: {error}") from None
     except UnreadableSetting as error:

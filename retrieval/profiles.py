@@ -1,7 +1,7 @@
 """Profiles: which collections there are, what encodes into them, and how much each counts.
 
-``PROFILES`` is data. ``load_profile`` makes encoders of it, with the checkpoints that the settings
-name in place of its own. Nothing else in the code asks which profile it runs.
+``load_profile`` makes encoders of a profile's data (pageglass.profiles), with the checkpoints that
+the settings name in place of its own. Nothing else in the code asks which profile it runs.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 from pageglass.errors import ModelError
+from pageglass.profiles import BUNDLED, PROFILES, ProfileModels
 from pageglass.settings import IndexSettings, ModelSettings, Settings
 from retrieval.checkpoints import Checkpoint, Fetch, find
 from retrieval.encoders import Encoder
@@ -39,9 +39,6 @@ _PAGE_NUMBER_WEIGHT = 2.0
 # is there for questions that are pictures.
 _PATCHES_WEIGHT = 2.0
 _CLIP_WEIGHT = 0.25
-
-BUNDLED = "minilm-l6-v2"
-"""The text model that comes with Pageglass and needs no checkpoint."""
 
 CollectionName = Literal["visual", "image", "text"]
 
@@ -94,49 +91,9 @@ class Profile:
         return {name + BY_PICTURE: 1.0 for name in own} | chosen
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileModels:
-    """A profile as data: the model of each collection and those that look at pages.
-
-    Models are hub names; ``text`` may be BUNDLED. ``rerank`` and ``answer`` are vision-language
-    models, None for none (answers are then quotes); a reranking model of the same name as the
-    answering one is that one. ``answer_url`` is where the answering model's server is expected,
-    None for one in this process.
-    """
-
-    text: str
-    visual: str | None = None
-    image: str | None = None
-    rerank: str | None = None
-    answer: str | None = None
-    answer_url: str | None = None
-
-
-PROFILES: Mapping[str, ProfileModels] = MappingProxyType(
-    {
-        "lite": ProfileModels(text=BUNDLED),
-        "cpu": ProfileModels(
-            visual="vidore/colSmol-256M",
-            image="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-            text="BAAI/bge-m3",
-            rerank="HuggingFaceTB/SmolVLM-500M-Instruct",
-            answer="HuggingFaceTB/SmolVLM-500M-Instruct",
-        ),
-        "gpu": ProfileModels(
-            visual="vidore/colqwen2.5-v0.2",
-            image="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-            text="BAAI/bge-m3",
-            rerank="Qwen/Qwen2.5-VL-7B-Instruct",
-            answer="Qwen/Qwen2.5-VL-7B-Instruct",
-            answer_url="http://127.0.0.1:8000/v1",
-        ),
-    }
-)
-
-
 def chosen_models(settings: Settings) -> ProfileModels:
     """The profile's models with those that the settings name in their place."""
-    own, named = PROFILES[settings.profile], settings.models
+    own, named = PROFILES[settings.profile].models, settings.models
     rerank = named.rerank or own.rerank
     if named.answer and not named.rerank and own.rerank == own.answer:
         rerank = own.rerank and named.answer

@@ -218,9 +218,9 @@ def test_colsmols_marks_are_those_the_processor_writes(
 
 
 def test_the_profiles_models_are_known() -> None:
-    from retrieval.profiles import BUNDLED, PROFILES
+    from pageglass.profiles import BUNDLED, PROFILES
 
-    for models in PROFILES.values():
+    for models in (profile.models for profile in PROFILES.values()):
         for name in (models.visual, models.image, models.text):
             if name and name != BUNDLED:
                 assert page_rows(name, *A4, text_tokens=700)

@@ -25,8 +25,8 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from api.owner import owner_of
 from pageglass import __version__
+from pageglass.profiles import PROFILES
 from pageglass.settings import AnswerSettings, load_settings
-from retrieval.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -130,8 +130,8 @@ def test_only_the_profile_gpu_takes_a_gpu_and_asks_vllm(profile: str) -> None:
 def test_vllm_serves_the_models_that_the_profile_asks_it_for() -> None:
     model, *options = stack("gpu")["services"]["vllm"]["command"]
     given = dict(zip(options[::2], options[1::2], strict=True))
-    assert model == given["--served-model-name"] == PROFILES["gpu"].answer
-    assert model == PROFILES["gpu"].rerank, "else it would be loaded into the api"
+    assert model == given["--served-model-name"] == PROFILES["gpu"].models.answer
+    assert model == PROFILES["gpu"].models.rerank, "else it would be loaded into the api"
     images = json.loads(given["--limit-mm-per-prompt"])["image"]
     AnswerSettings(pages=images)
     with pytest.raises(ValueError, match="pages"):

@@ -29,11 +29,12 @@ from pageglass.errors import (
     QuestionError,
     UsageError,
 )
+from pageglass.profiles import PROFILES
 from pageglass.settings import Settings, load_settings
 from pageglass.types import PageRef
 from retrieval.encoders import ImageEncoder
 from retrieval.index import Scope
-from retrieval.profiles import PROFILES, chosen_models
+from retrieval.profiles import chosen_models
 from retrieval.similarity import maxsim
 from tests import tiny_text, tiny_visual, tiny_vlm
 from tests.openai_server import OpenAIServer, openai_server
@@ -341,6 +342,7 @@ def test_the_profile_cpu_runs_everything_in_this_process(
                 "answer": str(tiny_vlm.smolvlm(tmp_path / "smolvlm")),
                 "device": "cpu",
             },
+            "rerank": {"pages": 3},
             "answer": {"tokens": 16},
         }
     )
@@ -466,11 +468,12 @@ def test_an_embedded_index_moves_to_a_server_without_a_model_running(
 
 
 def test_a_profiles_models_are_hub_names_and_give_way_to_the_settings() -> None:
-    for models in PROFILES.values():
+    for profile in PROFILES.values():
+        models = profile.models
         named = (models.visual, models.image, models.rerank, models.answer)
         assert all(name.count("/") == 1 for name in named if name is not None)
     by_default = chosen_models(load_settings({"profile": "gpu"}))
-    assert by_default == PROFILES["gpu"]
+    assert by_default == PROFILES["gpu"].models
     chosen = chosen_models(load_settings({"profile": "gpu", "models": {"answer": "a/b"}}))
     # The reranker that was the answering model goes with it.
     assert (chosen.answer, chosen.rerank) == ("a/b", "a/b")

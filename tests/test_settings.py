@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pageglass.errors import SettingsError
+from pageglass.profiles import PROFILES
 from pageglass.settings import iter_options, load_settings
 
 README = Path(__file__).parents[1] / "README.md"
@@ -84,3 +85,23 @@ def test_every_option_is_described_and_stands_in_the_readme() -> None:
         assert description in rows[name], f"the README describes {name} differently"
     dotted = {name for name in rows if name in dict(options) or ("." in name and "/" not in name)}
     assert dotted <= {name for name, _ in options}, "the README names an unknown setting"
+
+
+def test_a_profile_brings_settings_of_its_own_and_people_override_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings({"profile": "gpu"}).rerank.pages == 8
+    cpu = load_settings({"profile": "cpu"})
+    assert (cpu.rerank.pages, cpu.answer.pages, cpu.answer.threshold) == (0, 3, 0.5)
+    Path("pageglass.toml").write_text("profile = 'cpu'\n[rerank]\nweight = 0.4\n")
+    assert (load_settings().rerank.pages, load_settings().rerank.weight) == (0, 0.4)
+    monkeypatch.setenv("PAGEGLASS_RERANK__PAGES", "8")
+    assert (load_settings().rerank.pages, load_settings().rerank.weight) == (8, 0.4)
+    assert load_settings({"answer": {"pages": 5}}).answer.pages == 5
+
+
+def test_a_profiles_settings_are_valid() -> None:
+    for profile in PROFILES.values():
+        for section, values in profile.settings.items():
+            model = type(getattr(load_settings(), section))
+            assert model.model_validate(values).model_fields_set == set(values)

@@ -62,8 +62,8 @@ class Vlm(Protocol):
     """A vision-language model. Calls block; safe to share between threads.
 
     All raise ModelError where the model cannot be used, PromptTooLong where it cannot read so much,
-    ModelServerError where its server cannot be used, ModelTimeout once ``seconds`` are over. Trying again what is worth it is done inside, within
-    ``seconds``.
+    ModelServerError where its server cannot be used, ModelTimeout once ``seconds`` are over. Trying
+    again what is worth it is done inside, within ``seconds``.
     """
 
     @property

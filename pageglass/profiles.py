@@ -1,0 +1,70 @@
+"""Profiles as data: the models of each, and the settings that suit them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+ProfileName = Literal["lite", "cpu", "gpu"]
+
+BUNDLED = "minilm-l6-v2"
+"""The text model that comes with Pageglass and needs no checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileModels:
+    """The model of each collection, and those that look at pages.
+
+    Models are hub names; ``text`` may be BUNDLED. ``rerank`` and ``answer`` are vision-language
+    models, None for none (answers are then quotes); a reranking model of the same name as the
+    answering one is that one. ``answer_url`` is where the answering model's server is expected,
+    None for one in this process.
+    """
+
+    text: str
+    visual: str | None = None
+    image: str | None = None
+    rerank: str | None = None
+    answer: str | None = None
+    answer_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileData:
+    """``models``, and ``settings`` by section that stand in for the defaults; whatever a person
+    sets goes before them."""
+
+    models: ProfileModels
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+
+
+PROFILES: Mapping[ProfileName, ProfileData] = MappingProxyType(
+    {
+        "lite": ProfileData(ProfileModels(text=BUNDLED)),
+        "cpu": ProfileData(
+            ProfileModels(
+                visual="vidore/colSmol-256M",
+                image="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+                text="BAAI/bge-m3",
+                rerank="HuggingFaceTB/SmolVLM-500M-Instruct",
+                answer="HuggingFaceTB/SmolVLM-500M-Instruct",
+            ),
+            # SmolVLM-500M's architecture takes two cores about 27 s for a page of 2048 pixels and
+            # 17 s for one of 1024 (float32): eight pages to rerank would take minutes, and five to
+            # answer from are more than it can read at once.
+            {"rerank": {"pages": 0}, "answer": {"pages": 3, "image_pixels": 1024}},
+        ),
+        "gpu": ProfileData(
+            ProfileModels(
+                visual="vidore/colqwen2.5-v0.2",
+                image="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+                text="BAAI/bge-m3",
+                rerank="Qwen/Qwen2.5-VL-7B-Instruct",
+                answer="Qwen/Qwen2.5-VL-7B-Instruct",
+                answer_url="http://127.0.0.1:8000/v1",
+            )
+        ),
+    }
+)
