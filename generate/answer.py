@@ -8,7 +8,7 @@ from time import perf_counter
 
 from generate.citations import verify
 from generate.models import AnsweringModel, Asked, BrokenReply, Draft, OnText, ShownPage
-from pageglass.errors import ModelServerError, OutOfMemory
+from pageglass.errors import ModelServerError, OutOfMemory, PromptTooLong
 from pageglass.settings import AnswerSettings
 from pageglass.types import Answer, AnswerStatus, Citation, Hit, Page, PageRef, PageStore, Usage
 
@@ -82,7 +82,7 @@ class Answerer:
             ]
             try:
                 best = self._ask(asked, pages, top, usage, on_text)
-            except (ModelServerError, OutOfMemory) as error:
+            except (ModelServerError, OutOfMemory, PromptTooLong) as error:
                 if self._fallback is None:
                     raise
                 notes.append(f"{self._model.name}: {error}; the pages are quoted instead")
@@ -95,6 +95,7 @@ class Answerer:
                 best = _check(draft, top, shown)
         generated = perf_counter()
         status = self._status(best, extractive=model.extractive)
+        notes += best.draft.notes
         if best.objections and status != "not_found":
             notes += [
                 f"the model's answer was doubted: {objection}" for objection in best.objections

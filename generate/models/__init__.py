@@ -47,13 +47,15 @@ class Draft:
 
     ``quotes`` are the words it rests on and the page it says they are from; None for a page it was
     not shown. ``support`` is how surely they answer the question, 0..1, calibrated so that 0.5 is a
-    sensible cut; models that only say yes or no to that give 1 or 0.
+    sensible cut; models that only say yes or no to that give 1 or 0. ``notes`` say what did not go
+    as asked.
     """
 
     text: str
     quotes: tuple[tuple[PageRef | None, str], ...]
     support: float
     usage: tuple[Usage, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class AnsweringModel(Protocol):

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 from generate.containment import finished_part, plain_text
 from generate.models import Asked, BrokenReply, Draft, OnText, ShownPage
 from pageglass import prompts
+from pageglass.errors import PromptTooLong
 from pageglass.settings import AnswerSettings
 from pageglass.types import PageRef, Usage
 from retrieval.vlms import Message, PromptImage, Vlm
@@ -68,15 +70,39 @@ class VlmAnsweringModel:
         objections: Sequence[str] = (),
         on_text: OnText | None = None,
     ) -> Draft:
-        """Ask the model once. BrokenReply where its reply is no such JSON; ModelServerError where
-        it cannot be reached, ModelTimeout after ``seconds``."""
+        """Ask the model, of as many of the best pages as it can read.
+
+        BrokenReply where its reply is no such JSON, PromptTooLong where it cannot read even one
+        page, ModelServerError where it cannot be reached, ModelTimeout after ``seconds``.
+        """
+        ends = perf_counter() + seconds
+        for count in range(len(pages), 0, -1):
+            try:
+                draft = self._once(asked, pages[:count], ends - perf_counter(), objections, on_text)
+            except PromptTooLong:
+                if count == 1:
+                    raise
+                continue
+            if count < len(pages):
+                note = f"{self.name} could read no more than {count} of {len(pages)} pages"
+                return replace(draft, notes=(note,))
+            return draft
+        return Draft("", (), 0.0)
+
+    def _once(
+        self,
+        asked: Asked,
+        pages: Sequence[ShownPage],
+        seconds: float,
+        objections: Sequence[str],
+        on_text: OnText | None,
+    ) -> Draft:
         began = perf_counter()
-        shown = [self._images.of(page.page) for page in pages]
         parts: list[str | PromptImage] = []
-        for number, (page, image) in enumerate(zip(pages, shown, strict=True), start=1):
+        for number, page in enumerate(pages, start=1):
             parts += [
                 prompts.page_heading(number, page.document_name, page.page.label),
-                image,
+                self._images.of(page.page),
                 prompts.page_text(number, page.page.text),
             ]
         if asked.picture is not None:
