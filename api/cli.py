@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -81,7 +82,11 @@ Picture = Annotated[
         help="A picture to search with; its text counts as part of the question.",
     ),
 ]
-models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+models_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Fetch the models that the profile in use needs.\n\n\b\npageglass models pull",
+)
 app.add_typer(models_app, name="models", short_help="Fetch the models a profile needs.")
 
 JsonFlag = Annotated[
@@ -584,7 +589,7 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         checks.append(check)
         if as_json:
             continue
-        mark = "ok     " if check.ok else "PROBLEM"
+        mark = {True: "ok     ", False: "PROBLEM", None: "skipped"}[check.ok]
         typer.echo(f"{mark}  {check.name}: {printing.one_line(check.found)}")
         if check.advice:
             typer.echo(f"         -> {printing.one_line(check.advice)}")
@@ -623,10 +628,9 @@ def _open(settings: Settings, command: str) -> Backend:
 
 
 def _pixels(size: str) -> tuple[int, int]:
-    width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0):
+    if not (found := re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", size.lower())):
         raise UsageError(f"--size must be WIDTHxHEIGHT in pixels, such as 1240x1754, not {size!r}")
-    return int(width), int(height)
+    return int(found[1]), int(found[2])
 
 
 def _text(argument: str) -> str:

@@ -11,16 +11,19 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import httpx
+from pydantic import SecretStr
 
 from api.backend import open_backend
 from api.models import needed
 from api.owner import owner_of
 from api.printing import megabytes
+from api.vision import VisionModels, load_vision_models
 from pageglass.errors import ModelError, PageglassError, UsageError
 from pageglass.settings import Settings
 from pageglass.types import Page, PageRef, Word
@@ -30,10 +33,12 @@ from retrieval.encoders import PageInput, SparseVector, Vector
 from retrieval.encoders.minilm import MiniLM
 from retrieval.profiles import Checkpoints, Profile, chosen_models, load_profile
 from retrieval.torch_runtime import INSTALL, library, runtime
+from retrieval.vlms import Message, Vlm
 
 _PACKAGES = (
     "fastapi",
     "httpx",
+    "huggingface_hub",
     "numpy",
     "onnxruntime",
     "openai",
@@ -41,6 +46,7 @@ _PACKAGES = (
     "pydantic-settings",
     "pymupdf",
     "python-multipart",
+    "qdrant-client",
     "qdrant-edge-py",
     "rapidocr",
     "rich",
@@ -61,6 +67,9 @@ _MODEL_PACKAGES = (
 )
 _FREE_BYTES = 2_000_000_000
 _SERVER_SECONDS = 10.0
+_SLOW_SECONDS = 5.0
+_SHOWN_MODELS = 10
+_HELLO = "Do you read me?"
 _A4_AT_150_DPI = (1240, 1754)
 _SAMPLE_LINE = "The pump of line two ran for nine hours before its bearing failed again"
 _SAMPLE_LINES = 40
@@ -69,70 +78,290 @@ _OCR_WEIGHTS = ("*det*.onnx", "*rec*.onnx")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at; ``advice`` says what to do where it is not ``ok``."""
+    """One thing that was looked at; ``advice`` says what to do where it is not ``ok``.
+
+    ``ok`` is None where it could not be looked at, because of something else that is not ok.
+    """
 
     name: str
-    ok: bool
+    ok: bool | None
     found: str
     advice: str | None = None
 
 
 def check_all(settings: Settings) -> Iterator[Check]:
-    """Look at everything in turn; a check that fails does not stop the others."""
-    checks: tuple[Callable[[Settings], Check], ...] = (
-        _python,
-        _packages,
-        _model_packages,
-        _device,
-        _checkpoints,
-        _models,
-        _page_cost,
-        _answering,
-        _qdrant,
-        _ocr,
-        _data_folder,
-        _free_disk,
-        _owner,
-        _index,
-    )
-    for check in checks:
+    """Look at everything in turn; a check that fails stops those only that need what it found."""
+    failed: set[str] = set()
+    for look in _Examination(settings).looks():
+        check = _check(look, failed)
+        if not check.ok:
+            failed.add(look.name)
+        yield check
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """What is not as it should be, and what helps."""
+
+    found: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Something to look at: ``make`` says what was found. ``needs`` are names of earlier ones."""
+
+    name: str
+    make: Callable[[], str | _Wrong]
+    needs: tuple[str, ...] = ()
+
+
+def _check(look: _Look, failed: Set[str]) -> Check:
+    if because := [name for name in look.needs if name in failed]:
+        return Check(look.name, None, f"not looked at, because of: {', '.join(because)}")
+    try:
+        found = look.make()
+    except PageglassError as error:
+        return Check(look.name, False, str(error), "do what the message says")
+    except Exception as error:  # A doctor reports what it did not expect, too.
+        return Check(
+            look.name,
+            False,
+            f"{type(error).__name__}: {error}",
+            "reinstall Pageglass; if that does not help, report this as a bug",
+        )
+    if isinstance(found, _Wrong):
+        return Check(look.name, False, found.found, found.advice)
+    return Check(look.name, True, found)
+
+
+class _Examination:
+    """All there is to look at for these settings. Nothing is fetched; models are loaded once."""
+
+    def __init__(self, settings: Settings) -> None:
+        offline = settings.models.model_copy(update={"offline": True})
+        self._settings = settings.model_copy(update={"models": offline})
+        self._models = chosen_models(settings)
+        self._needed = needed(settings)
+        # A doctor reads what was settled on, and settles nothing itself.
+        lock = settings.data_dir / "models.json"
+        self._checkpoints = Checkpoints(lock=lock if lock.exists() else None, fetch="never")
+
+    def looks(self) -> Iterator[_Look]:
+        """Each thing to look at, after those it needs."""
+        yield _Look("python", _python)
+        yield _Look("packages", _packages)
+        running = ("model packages", "device") if self._needed else ()
+        if self._needed:
+            yield _Look("model packages", _model_packages)
+            yield _Look("device", self._device, ("model packages",))
+        for used_for, name in self._needed.items():
+            yield _Look(f"{used_for} checkpoint", partial(self._checkpoint, name))
+        indexing = (*running, *self._checkpoints_of("visual", "image", "text"))
+        looking = (*running, *self._checkpoints_of("answer", "rerank"))
+        yield _Look("models", self._encoders, indexing)
+        yield _Look("answering", self._answering, looking)
+        if self._reranks:
+            yield _Look("reranking", self._reranking, looking)
+        yield _Look("page cost", self._page_cost, ("models", *looking))
+        yield _Look("vectors", self._vectors)
+        yield _Look("ocr", self._ocr)
+        yield _Look("data folder", self._data_folder)
+        yield _Look("free disk", self._free_disk)
+        yield _Look("owner", self._owner)
+        yield _Look("index", self._index, ("data folder", "vectors", "owner", "models", *looking))
+
+    def _checkpoints_of(self, *uses: str) -> tuple[str, ...]:
+        return tuple(f"{used_for} checkpoint" for used_for in uses if used_for in self._needed)
+
+    def _device(self) -> str:
+        place = runtime(self._settings.models)
+        name = platform.processor() or platform.machine()
+        if place.device.startswith("cuda"):
+            name = library("torch").cuda.get_device_name(place.device)
+        return f"{place.device} ({name}), {place.dtype}"
+
+    def _checkpoint(self, name: str) -> str | _Wrong:
         try:
-            yield check(settings)
-        except PageglassError as error:
-            yield Check(_name(check), False, str(error), "do what the message says")
-        except Exception as error:  # A doctor reports what it did not expect, too.
-            yield Check(
-                _name(check),
-                False,
-                f"{type(error).__name__}: {error}",
-                "reinstall Pageglass; if that does not help, report this as a bug",
+            return self._checkpoints.find(name).label
+        except ModelError as error:
+            return _Wrong(
+                str(error), f"run: pageglass --profile {self._settings.profile} models pull"
             )
 
+    @cached_property
+    def _profile(self) -> Profile:
+        return load_profile(
+            self._settings, MiniLM(threads=self._settings.threads), self._checkpoints
+        )
 
-def _name(check: Callable[[Settings], Check]) -> str:
-    return check.__name__.strip("_").replace("_", " ")
+    def _encoders(self) -> str:
+        """They load and encode: a file that is there but damaged is no use."""
+        for space in self._profile.spaces:
+            for encoder in space.encoders:
+                encoder.encode_question(_HELLO)
+        names = ", ".join(self._profile.collections)
+        return f"profile {self._profile.name} encodes ({names})"
+
+    @cached_property
+    def _vision(self) -> VisionModels:
+        return load_vision_models(self._settings, self._models, self._checkpoints)
+
+    @property
+    def _reranks(self) -> bool:
+        """Whether pages are reranked by another model than the one that answers."""
+        rerank = self._settings.rerank
+        same = rerank.url is None and self._models.rerank == self._models.answer
+        return self._models.rerank is not None and rerank.pages > 0 and not same
+
+    def _answering(self) -> str | _Wrong:
+        url = self._models.answer_url
+        if url is not None and "answer" not in self._needed:
+            return _served("answer", url, self._settings.answer.api_key, self._models.answer)
+        return self._spoken_to(self._vision.answer)
+
+    def _reranking(self) -> str | _Wrong:
+        url = self._settings.rerank.url
+        if url is not None and "rerank" not in self._needed:
+            return _served("rerank", url, self._settings.rerank.api_key, self._models.rerank)
+        return self._spoken_to(self._vision.rerank)
+
+    def _spoken_to(self, vlm: Vlm | None) -> str:
+        """The model loads and says a word. Its weights are let go of: others need the memory."""
+        if vlm is None:
+            return "quotes the pages; no model is asked"
+        seconds = self._settings.answer.seconds
+        try:
+            reply = vlm.reply([Message("user", (_HELLO,))], tokens=1, seconds=seconds)
+        finally:
+            vlm.close()
+        return f"{reply.model} in this process"
+
+    def _page_cost(self) -> str:
+        """Time, disk and tokens of a page, by encoding one of middling size here and now."""
+        page, costs = _sample_page(), list[str]()
+        seconds = bytes_ = 0.0
+        for space in self._profile.spaces:
+            rows: dict[str, float] = {}
+            took = 0.0
+            for _ in range(2):  # The first time warms up, unless it is too slow for that to matter.
+                began = time.perf_counter()
+                for encoder in space.encoders:
+                    (vectors,) = encoder.encode_pages([page])
+                    rows |= {name: _rows(vector) for name, vector in vectors.items()}
+                took = time.perf_counter() - began
+                if took > _SLOW_SECONDS:
+                    break
+            size = storage(space.spec.vectors, rows)
+            seconds, bytes_ = seconds + took, bytes_ + size
+            costs.append(f"{space.spec.name} {took:.2f} s and {size / 1000:,.0f} KB")
+        found = f"{seconds:.2f} s, {(bytes_ + len(page.image)) / 1000:,.0f} KB with its image"
+        found += f" ({', '.join(costs)})"
+        vlm = self._vision.answer
+        if vlm is None:
+            return found
+        shrink = min(1.0, vlm.image_pixels / max(_A4_AT_150_DPI))
+        width, height = (round(side * shrink) for side in _A4_AT_150_DPI)
+        try:
+            tokens = page_tokens(ModelName.parse(vlm.name).name, width, height).image_tokens
+        except UsageError:
+            return f"{found}; {vlm.name} is asked how many tokens it takes when it answers"
+        return f"{found}; {tokens:,} tokens to show it to {vlm.name}"
+
+    def _vectors(self) -> str | _Wrong:
+        if self._settings.index.url is None:
+            return "in the data folder"
+        from retrieval.index.server import connect
+
+        client = connect(self._settings.index)
+        try:
+            return f"on a Qdrant server, version {client.info().version}"
+        except Exception as error:  # the client's and two transports' own kinds
+            return _Wrong(
+                f"no answer from the Qdrant server: {_first_line(error)}",
+                "start it, or correct index.url and index.api_key",
+            )
+        finally:
+            client.close()
+
+    def _ocr(self) -> str | _Wrong:
+        if not self._settings.ingest.ocr:
+            return "switched off (setting ingest.ocr)"
+        spec = importlib.util.find_spec("rapidocr")
+        folder = Path(spec.origin).parent / "models" if spec and spec.origin else None
+        if folder is None or not all(any(folder.glob(weights)) for weights in _OCR_WEIGHTS):
+            return _Wrong(
+                "the weights are not there: pages without a text layer will stay without text",
+                "reinstall rapidocr, or switch OCR off (setting ingest.ocr)",
+            )
+        return f"rapidocr {importlib.metadata.version('rapidocr')} with weights"
+
+    def _data_folder(self) -> str | _Wrong:
+        folder = self._settings.data_dir
+        place = _nearest(folder)
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            return _Wrong(
+                f"cannot write in {place}: {(error.strerror or str(error)).lower()}",
+                "make it writable, or choose another with --data-dir",
+            )
+        note = "" if folder.is_dir() else " (not there yet; the first ingest makes it)"
+        return f"{folder}{note}"
+
+    def _free_disk(self) -> str | _Wrong:
+        place = _nearest(self._settings.data_dir)
+        free = shutil.disk_usage(place).free
+        found = f"{megabytes(free)} free at {place}"
+        if free < _FREE_BYTES:
+            return _Wrong(found, "make room: a page takes about half a megabyte")
+        return found
+
+    def _owner(self) -> str:
+        owner = owner_of(self._settings.data_dir)
+        if owner is None:
+            return "no process owns the data folder"
+        who = f"`pageglass {owner.command}` (process {owner.pid})"
+        if owner.address is None:
+            return f"{who} owns the data folder; other commands must wait"
+        from api.remote import RemoteServices
+
+        with RemoteServices(owner.address) as server:
+            server.status()
+        return f"{who} owns the data folder and answers at {owner.address}"
+
+    def _index(self) -> str:
+        owner = owner_of(self._settings.data_dir)
+        if owner is not None and owner.address is None:
+            return "not looked at while another command owns the data folder"
+        if not self._settings.data_dir.is_dir() or not any(self._settings.data_dir.iterdir()):
+            return "nothing indexed yet"
+        # Whoever searches loads the models itself, and memory may not hold them twice.
+        del self._profile
+        with open_backend(self._settings, command="doctor") as backend:
+            status = backend.status()
+            backend.search(_HELLO)
+        failed = status.documents.get("failed", 0)
+        note = f"; {failed} failed, `pageglass status` says why" if failed else ""
+        total = sum(status.documents.values())
+        return f"{total} documents, {status.pages} pages readable{note}"
 
 
-def _python(settings: Settings) -> Check:
-    del settings
-    ok = sys.version_info >= (3, 11)
-    advice = None if ok else "install Python 3.11 or newer and Pageglass into it"
-    return Check("python", ok, f"{platform.python_version()} on {platform.machine()}", advice)
+def _python() -> str:
+    return f"{platform.python_version()} on {platform.machine()}"
 
 
-def _packages(settings: Settings) -> Check:
-    del settings
+def _packages() -> str | _Wrong:
     missing = f"{sys.executable} -m pip install"
-    return _installed("packages", _PACKAGES, lambda names: f"run: {missing} {' '.join(names)}")
+    return _installed(_PACKAGES, lambda names: f"run: {missing} {' '.join(names)}")
 
 
-def _model_packages(settings: Settings) -> Check:
-    if not needed(chosen_models(settings)):
-        return Check("model packages", True, f"the profile {settings.profile} needs none")
-    return _installed("model packages", _MODEL_PACKAGES, lambda _: f"run: {INSTALL['models']}")
+def _model_packages() -> str | _Wrong:
+    return _installed(_MODEL_PACKAGES, lambda _: f"run: {INSTALL['models']}")
 
 
-def _installed(check: str, packages: tuple[str, ...], advice: Callable[[list[str]], str]) -> Check:
+def _installed(packages: tuple[str, ...], advice: Callable[[list[str]], str]) -> str | _Wrong:
     found: list[str] = []
     missing: list[str] = []
     for name in packages:
@@ -141,72 +370,37 @@ def _installed(check: str, packages: tuple[str, ...], advice: Callable[[list[str
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return Check(check, False, f"missing: {', '.join(missing)}", advice(missing))
-    return Check(check, True, ", ".join(found))
+        return _Wrong(f"missing: {', '.join(missing)}", advice(missing))
+    return ", ".join(found)
 
 
-def _device(settings: Settings) -> Check:
-    if not needed(chosen_models(settings)):
-        return Check("device", True, f"the processor, {settings.threads} threads")
-    place = runtime(settings.models)
-    name = platform.processor() or platform.machine()
-    if place.device.startswith("cuda"):
-        name = library("torch").cuda.get_device_name(place.device)
-    return Check("device", True, f"{place.device} ({name}), {place.dtype}")
+def _served(section: str, url: str, api_key: SecretStr | None, model: str | None) -> str | _Wrong:
+    """Whether the server at ``url`` has ``model``; None for whichever it has."""
+    headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"} if api_key else {}
+    list_url = f"{url.rstrip('/')}/models"
+    until_then = "; until then the pages are quoted" if section == "answer" else ""
+    try:
+        response = httpx.get(list_url, headers=headers, timeout=_SERVER_SECONDS)
+        if response.status_code in (401, 403):
+            return _Wrong(f"{list_url} refuses the key", f"set {section}.api_key{until_then}")
+        served = [str(one["id"]) for one in response.raise_for_status().json()["data"]]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        return _Wrong(
+            f"no answer from {list_url}: {_first_line(error)}",
+            f"start the model's server, or correct {section}.url{until_then}",
+        )
+    if not served or model not in (None, *served):
+        others = ", ".join(served[:_SHOWN_MODELS]) or "no model"
+        more = f" and {len(served) - _SHOWN_MODELS} more" if len(served) > _SHOWN_MODELS else ""
+        return _Wrong(
+            f"{url} has {others}{more}" + (f", not {model}" if model else ""),
+            f"set models.{section} to a model it serves, or let it serve this one{until_then}",
+        )
+    return f"{model or served[0]} at {url}"
 
 
-def _checkpoints(settings: Settings) -> Check:
-    checkpoints = Checkpoints(lock=_lock(settings), fetch="never")
-    found: list[str] = []
-    missing: list[str] = []
-    for used_for, name in needed(chosen_models(settings)).items():
-        try:
-            found.append(f"{used_for} {checkpoints.find(name).label}")
-        except ModelError as error:
-            missing.append(f"{used_for}: {error}")
-    if missing:
-        advice = f"run: pageglass --profile {settings.profile} models pull"
-        return Check("checkpoints", False, "; ".join(missing), advice)
-    return Check("checkpoints", True, ", ".join(found) or "all come with Pageglass")
-
-
-def _models(settings: Settings) -> Check:
-    """The models load and encode: a file that is there but damaged is no use."""
-    profile = _profile(settings)
-    for space in profile.spaces:
-        for encoder in space.encoders:
-            encoder.encode_question("Do you read me?")
-    names = ", ".join(profile.collections)
-    return Check("models", True, f"profile {profile.name} encodes ({names})")
-
-
-def _page_cost(settings: Settings) -> Check:
-    """Time, disk and tokens of a page, by encoding one of middling size here and now."""
-    profile, page = _profile(settings), _sample_page()
-    costs: list[str] = []
-    seconds = bytes_ = 0.0
-    for space in profile.spaces:
-        rows: dict[str, float] = {}
-        began = 0.0
-        for _ in range(2):  # The first one loads and warms up.
-            began = time.perf_counter()
-            for encoder in space.encoders:
-                (vectors,) = encoder.encode_pages([page])
-                rows |= {name: _rows(vector) for name, vector in vectors.items()}
-        took, size = time.perf_counter() - began, storage(space.spec.vectors, rows)
-        seconds, bytes_ = seconds + took, bytes_ + size
-        costs.append(f"{space.spec.name} {took:.2f} s and {size / 1000:,.0f} KB")
-    found = f"{seconds:.2f} s, {(bytes_ + len(page.image)) / 1000:,.0f} KB with its image"
-    found += f" ({', '.join(costs)})"
-    model = chosen_models(settings).answer
-    if model is not None:
-        width, height = _A4_AT_150_DPI
-        try:
-            tokens = page_tokens(ModelName.parse(model).name, width, height).image_tokens
-            found += f"; {tokens:,} tokens to show it to {model}"
-        except UsageError:
-            found += f"; {model} is asked how many tokens it takes when it answers"
-    return Check("page cost", True, found)
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _rows(vector: Vector) -> int:
@@ -233,129 +427,6 @@ def _sample_page() -> PageInput:
     image.save(data, "JPEG", quality=85)
     page = Page(PageRef("sample", 0), "1", 595, 842, tuple(words), "layer", "", "", "0")
     return PageInput(page, "Sample", data.getvalue())
-
-
-def _answering(settings: Settings) -> Check:
-    models = chosen_models(settings)
-    if models.answer is None and models.answer_url is None:
-        return Check("answering", True, "quotes the pages; no model is asked")
-    local = needed(models).get("answer")
-    if local is not None or models.answer_url is None:
-        return Check("answering", True, f"{local} in this process")
-    key = settings.answer.api_key
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
-    url = f"{models.answer_url.rstrip('/')}/models"
-    advice = "start it, or correct answer.url and answer.api_key; until then the pages are quoted"
-    try:
-        response = httpx.get(url, headers=headers, timeout=_SERVER_SECONDS)
-        served = [model["id"] for model in response.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-        return Check("answering", False, f"no answer from {url}: {error}", advice)
-    if models.answer is not None and models.answer not in served:
-        found = f"the server has {', '.join(served)}, not {models.answer}"
-        return Check("answering", False, found, "set models.answer to a model it serves")
-    return Check("answering", True, f"{models.answer or served[0]} at {models.answer_url}")
-
-
-def _qdrant(settings: Settings) -> Check:
-    if settings.index.url is None:
-        return Check("vectors", True, "in the data folder")
-    from retrieval.index.server import connect
-
-    client = connect(settings.index)
-    try:
-        version = client.info().version
-    except Exception as error:  # the client's and two transports' own kinds
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Check(
-            "vectors",
-            False,
-            f"no answer from the Qdrant server: {reason}",
-            "start it, or correct index.url and index.api_key",
-        )
-    finally:
-        client.close()
-    return Check("vectors", True, f"on a Qdrant server, version {version}")
-
-
-def _profile(settings: Settings) -> Profile:
-    checkpoints = Checkpoints(lock=_lock(settings), fetch="never")
-    return load_profile(settings, MiniLM(threads=settings.threads), checkpoints)
-
-
-def _lock(settings: Settings) -> Path | None:
-    """A doctor reads what was settled on, and settles nothing itself."""
-    lock = settings.data_dir / "models.json"
-    return lock if lock.exists() else None
-
-
-def _ocr(settings: Settings) -> Check:
-    if not settings.ingest.ocr:
-        return Check("ocr", True, "switched off (setting ingest.ocr)")
-    spec = importlib.util.find_spec("rapidocr")
-    folder = Path(spec.origin).parent / "models" if spec and spec.origin else None
-    if folder is None or not all(any(folder.glob(weights)) for weights in _OCR_WEIGHTS):
-        return Check(
-            "ocr",
-            False,
-            "the weights are not there: pages without a text layer will stay without text",
-            "reinstall rapidocr, or switch OCR off (setting ingest.ocr)",
-        )
-    return Check("ocr", True, f"rapidocr {importlib.metadata.version('rapidocr')} with weights")
-
-
-def _data_folder(settings: Settings) -> Check:
-    folder = settings.data_dir
-    place = _nearest(folder)
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        return Check(
-            "data folder",
-            False,
-            f"cannot write in {place}: {(error.strerror or str(error)).lower()}",
-            "make it writable, or choose another with --data-dir",
-        )
-    note = "" if folder.is_dir() else " (not there yet; the first ingest makes it)"
-    return Check("data folder", True, f"{folder}{note}")
-
-
-def _free_disk(settings: Settings) -> Check:
-    place = _nearest(settings.data_dir)
-    free = shutil.disk_usage(place).free
-    ok = free >= _FREE_BYTES
-    advice = None if ok else "make room: a page takes about half a megabyte"
-    return Check("free disk", ok, f"{megabytes(free)} free at {place}", advice)
-
-
-def _owner(settings: Settings) -> Check:
-    owner = owner_of(settings.data_dir)
-    if owner is None:
-        return Check("owner", True, "no process owns the data folder")
-    who = f"`pageglass {owner.command}` (process {owner.pid})"
-    if owner.address is None:
-        return Check("owner", True, f"{who} owns the data folder; other commands must wait")
-    from api.remote import RemoteServices
-
-    with RemoteServices(owner.address) as server:
-        server.status()
-    return Check("owner", True, f"{who} owns the data folder and answers at {owner.address}")
-
-
-def _index(settings: Settings) -> Check:
-    owner = owner_of(settings.data_dir)
-    if owner is not None and owner.address is None:
-        return Check("index", True, "not looked at while another command owns the data folder")
-    if not settings.data_dir.is_dir() or not any(settings.data_dir.iterdir()):
-        return Check("index", True, "nothing indexed yet")
-    with open_backend(settings, command="doctor") as backend:
-        status = backend.status()
-        backend.search("Do you read me?")
-    failed = status.documents.get("failed", 0)
-    note = f"; {failed} failed, `pageglass status` says why" if failed else ""
-    total = sum(status.documents.values())
-    return Check("index", True, f"{total} documents, {status.pages} pages readable{note}")
 
 
 def _nearest(folder: Path) -> Path:

@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from api.owner import Owner, OwnerLock
 from pageglass.errors import SettingsError
+from pageglass.profiles import BUNDLED
 from pageglass.settings import Settings
-from retrieval.checkpoints import Checkpoint
+from retrieval.checkpoints import Checkpoint, ModelName
 from retrieval.encoders.minilm import MiniLM
 from retrieval.index import open_index
 from retrieval.index.copying import copy
-from retrieval.profiles import BUNDLED, Checkpoints, ProfileModels, chosen_models, load_profile
+from retrieval.profiles import Checkpoints, chosen_models, load_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +28,37 @@ class Pulled:
     size: int
 
 
-def needed(models: ProfileModels) -> dict[str, str]:
-    """The checkpoints this machine needs, by what they are used for: models that a server runs are
-    that server's."""
+def needed(settings: Settings) -> dict[str, str]:
+    """The checkpoints that this machine needs, by what they are used for.
+
+    Models that a server runs are that server's, unless they are folders. A reranking model that is
+    the answering one is not listed again.
+    """
+    models, rerank = chosen_models(settings), settings.rerank
     wanted = {
         "visual": models.visual,
         "image": models.image,
         "text": None if models.text == BUNDLED else models.text,
-        "rerank": None if models.rerank == models.answer else models.rerank,
-        "answer": None if models.answer_url else models.answer,
+        "answer": _run_here(models.answer, models.answer_url),
+        "rerank": _run_here(models.rerank, rerank.url) if rerank.pages else None,
     }
+    if rerank.url is None and models.rerank == models.answer:
+        wanted["rerank"] = None
     return {used_for: name for used_for, name in wanted.items() if name is not None}
+
+
+def _run_here(name: str | None, url: str | None) -> str | None:
+    here = url is None or (
+        name is not None and Path(ModelName.parse(name).name).expanduser().is_dir()
+    )
+    return name if here else None
 
 
 def pull(settings: Settings) -> Iterator[Pulled]:
     """Fetch what the settings' profile needs, one after the other; ModelError says what cannot be
     had."""
     checkpoints = Checkpoints(lock=settings.data_dir / "models.json", fetch="always")
-    for used_for, name in needed(chosen_models(settings)).items():
+    for used_for, name in needed(settings).items():
         checkpoint = checkpoints.find(name)
         yield Pulled(used_for, checkpoint, _size(checkpoint))
 

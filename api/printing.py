@@ -113,9 +113,10 @@ def print_hits(hits: Sequence[Hit]) -> None:
 def print_cost(estimate: Estimate) -> None:
     """What pages cost a model, with the formula and where it is published."""
     page = estimate.page
+    shown = f"{_count(estimate.pages, 'page')} of {page.width} x {page.height} pixels"
     typer.echo(
-        f"{estimate.pages:,} pages of {page.width} x {page.height} pixels for {estimate.model}:"
-        f" {estimate.input_tokens:,} tokens in, {page.image_tokens:,} a page's image"
+        f"{shown} for {one_line(estimate.model)}: {estimate.input_tokens:,} tokens in,"
+        f" {page.image_tokens:,} a page's image"
     )
     if estimate.output_tokens:
         typer.echo(f"and {estimate.output_tokens:,} tokens out")

@@ -9,6 +9,7 @@ import glob
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -219,6 +220,8 @@ def _fetched(name: str, revision: str | None) -> Path:
 
     # It warns at length of every further try; what came of them is said in the end.
     huggingface_hub.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
     if _COMMIT.fullmatch(revision or "") and (folder := _cached(name, revision)) is not None:
         return folder
     listed = huggingface_hub.model_info(name, revision=revision)

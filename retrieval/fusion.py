@@ -84,4 +84,3 @@ def _three_deviations(scores: Sequence[float]) -> list[float]:
         return [0.5 for _ in scores]
     low = mean - 3 * deviation
     return [min(1.0, max(0.0, (score - low) / (6 * deviation))) for score in scores]
-

@@ -21,11 +21,24 @@ from PIL import Image
 
 from api.owner import Owner, OwnerLock
 from api.printing import one_line, page_file, printable
+from tests.qdrant_http import serve as qdrant_http
 from tests.test_app import FERRY, TURBINE, encrypted_pdf, pdf_without_pages
 from tests.tiny import pdf
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("ingest", "ask", "search", "status", "rm", "watch", "serve", "doctor")
+COMMANDS = (
+    "ingest",
+    "ask",
+    "search",
+    "status",
+    "rm",
+    "watch",
+    "serve",
+    "models",
+    "cost",
+    "copy",
+    "doctor",
+)
 CRANES = "Migrating cranes rest on the flooded meadows and leave before the first frost."
 QUESTION = "When does the ferry leave the pier?"
 
@@ -319,8 +332,8 @@ def test_rm_takes_ids_and_names(run: Run, tmp_path: Path) -> None:
 def test_doctor_says_what_is_wrong_and_what_helps(run: Run, tmp_path: Path) -> None:
     well = run("doctor", "--json")
     report = json.loads(well.stdout)
-    names = ["python", "packages", "models", "ocr", "data folder", "free disk", "owner", "index"]
-    assert [check["name"] for check in report["checks"]] == names
+    names = {"python", "packages", "models", "page cost", "ocr", "data folder", "owner", "index"}
+    assert names <= {check["name"] for check in report["checks"]}
     wrong = [check for check in report["checks"] if not check["ok"]]
     assert well.returncode == bool(wrong), wrong
 
@@ -468,3 +481,32 @@ def test_file_names_that_are_no_utf8_survive(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     [report] = json.loads(done.stdout)["files"]
     assert report["outcome"] == "indexed"
+
+
+# A Qdrant server
+
+
+def test_copy_moves_the_vectors_and_the_server_is_searched_from_then_on(
+    indexed: Path, ask: Run, tmp_path: Path
+) -> None:
+    here = ask("search", QUESTION, "--json")
+    with qdrant_http() as qdrant:
+        done = ask("copy", "--to", qdrant.url)
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"\s*3 pages of text--minilm-l6-v2-1\n", done.stdout)
+        assert json.loads(ask("copy", "--to", qdrant.url, "--json").stdout)["copied"] == {
+            "text--minilm-l6-v2-1": 3
+        }
+        (tmp_path / "pageglass.toml").write_text(f'[index]\nurl = "{qdrant.url}"\n')
+        before = len(qdrant.requests)
+        there = ask("search", QUESTION, "--json")
+        assert len(qdrant.requests) > before
+        assert "already" in one_error_line(ask("copy", "--to", qdrant.url))
+    pages = [
+        [(page["document_id"], page["page"]) for page in json.loads(done.stdout)["pages"]]
+        for done in (here, there)
+    ]
+    assert pages[0] == pages[1]
+    gone = ask("search", QUESTION)
+    assert gone.returncode == 1
+    assert "index.url" in one_error_line(gone)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -106,7 +106,7 @@ class VlmAnsweringModel:
                 prompts.page_text(number, page.page.text),
             ]
         if asked.picture is not None:
-            parts += ["The question comes with this picture:", asked.picture]
+            parts += [prompts.PICTURE, asked.picture]
         parts.append(prompts.question(asked.text, objections))
         stream = _AnswerStream(on_text) if on_text is not None else None
         reply = self._vlm.reply(
@@ -125,7 +125,16 @@ class VlmAnsweringModel:
             output_tokens=reply.output_tokens,
             seconds=perf_counter() - began,
         )
-        return read_reply(reply.text, [page.page.ref for page in pages], usage=usage)
+        try:
+            return read_reply(reply.text, [page.page.ref for page in pages], usage=usage)
+        except BrokenReply:
+            if not reply.cut:
+                raise
+            raise BrokenReply(
+                f"the reply did not fit into {self._settings.tokens:,} tokens (setting"
+                " answer.tokens): it must be shorter",
+                usage,
+            ) from None
 
 
 def transcribe(vlm: Vlm, picture: PromptImage, *, seconds: float) -> tuple[str, Usage]:
@@ -194,14 +203,15 @@ def _json_object(text: str) -> dict[str, Any] | None:
 class _AnswerStream:
     """Hands on the value of "answer" while the JSON around it is still being written.
 
-    Only text that can no longer become a link is handed on; the rest waits.
+    Only text that can no longer become a link is handed on; the rest waits. Should it become one
+    all the same, what was handed on is taken back in the end: what is heard is what is read.
     """
 
     # In a JSON string the quotes would be escaped: this can only be the key itself.
     _KEY = re.compile(r'(?<!\\)"answer"\s*:\s*"')
     _VALUE = re.compile(r'(?:[^"\\]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 
-    def __init__(self, on_text: Callable[[str], None]) -> None:
+    def __init__(self, on_text: OnText) -> None:
         self._on_text = on_text
         self._raw = ""
         self._sent = ""
@@ -221,6 +231,9 @@ class _AnswerStream:
             return
         ended = self._raw[value.end() : value.end() + 1] == '"'
         plain = plain_text(text if ended else finished_part(text))
+        if ended and not plain.startswith(self._sent):
+            self._on_text(None)
+            self._sent = ""
         if plain.startswith(self._sent) and len(plain) > len(self._sent):
             self._on_text(plain[len(self._sent) :])
             self._sent = plain
