@@ -316,6 +316,8 @@ def search(
     pageglass search "torque of the cover bolts" --top-k 3 --json
     """
     settings = _begin(ctx, as_json)
+    if save_heatmaps is not None and not question.strip():
+        raise UsageError("--save-heatmaps shows what answers a question: give one")
     with _open(settings, "search") as backend:
         found = backend.search(
             _text(question),

@@ -10,7 +10,15 @@ import base64
 import binascii
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 
 from api.boxes import format_boxes
 from pageglass import types
@@ -38,14 +46,13 @@ Text = Annotated[str, AfterValidator(_unicode)]
 
 
 def _from_base64(value: object) -> object:
-    """Bytes of base64 text, bare or as a ``data:`` URL."""
+    """Bytes of base64 text, bare or as a ``data:`` URL; lines may be broken."""
     if not isinstance(value, str):
         return value
     head, comma, body = value.partition(",")
+    text = body if comma and head.startswith("data:") else value
     try:
-        return base64.b64decode(
-            body if comma and head.startswith("data:") else value, validate=True
-        )
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("is no base64 (of the picture's file, bare or as a data: URL)") from None
 
@@ -54,7 +61,7 @@ Base64 = Annotated[
     bytes,
     BeforeValidator(_from_base64),
     PlainSerializer(lambda data: base64.b64encode(data).decode(), when_used="json-unless-none"),
-    Field(json_schema_extra={"type": "string", "contentEncoding": "base64"}),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
 
 

@@ -24,7 +24,7 @@ from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
 from ingest.watch import Watcher, files_in
 from ingest.worker import Worker
-from pageglass.errors import NotInProfile, PageglassError, QuestionError
+from pageglass.errors import NotInProfile, PageglassError, QuestionError, StoreError
 from pageglass.images import ImageStore
 from pageglass.settings import Settings
 from pageglass.types import (
@@ -121,30 +121,22 @@ class Services:
             )
             stack.callback(self._pipeline.close)
             self._pipeline.finish_removals()
-            pages = self.catalog.page_count()
-            if any(index.count() < pages for index in indexes.values()):
-                # A profile or model that is new here; cheap to ask only where points are missing.
-                self.catalog.requeue_without(profile.collections)
+            # There may be a profile or model that is new here.
+            self.catalog.requeue_without(self._pipeline.stages)
+            seeing = {v.image_pixels for v in (vision.answer, vision.rerank) if v is not None}
+            shown = {side: PromptImages(self._images, side) for side in seeing}
             self.searcher = Searcher(
                 profile,
                 indexes,
                 self.catalog,
                 settings.search,
-                Reranker(
-                    vision.rerank,
-                    PromptImages(self._images, vision.rerank.image_pixels),
-                    settings.rerank,
-                )
+                Reranker(vision.rerank, shown[vision.rerank.image_pixels], settings.rerank)
                 if vision.rerank
                 else None,
             )
             quoting = ExtractiveModel(minilm)
             self._answerer = Answerer(
-                VlmAnsweringModel(
-                    vision.answer,
-                    PromptImages(self._images, vision.answer.image_pixels),
-                    settings.answer,
-                )
+                VlmAnsweringModel(vision.answer, shown[vision.answer.image_pixels], settings.answer)
                 if vision.answer
                 else quoting,
                 self.catalog,
@@ -189,11 +181,8 @@ class Services:
         none ImageError. What the picture's text says counts as part of the question.
         """
         scope = self._scope(collection, documents)
-        self.searcher.check_question(question, optional=image is not None)
-        picture = self._pictures.read(image) if image is not None else None
-        found = self._search(question, picture, scope, top_k)
-        _log_usage("search", found.usage)
-        return found
+        picture = self._picture(question, image)
+        return self._search(question, picture, scope, top_k)
 
     def ask(
         self,
@@ -210,17 +199,15 @@ class Services:
         ``image`` as in ``search``; ``on_text`` gets the answer's text while it is written.
         """
         scope = self._scope(collection, documents)
-        self.searcher.check_question(question, optional=image is not None)
-        picture = self._pictures.read(image) if image is not None else None
+        picture = self._picture(question, image)
         found = self._search(question, picture, scope, top_k)
         asked = Asked(self._question(question, picture), picture.shown if picture else None)
         answer = self._answerer.answer(asked, found.hits, on_text=on_text)
-        usage = found.usage + answer.usage
-        _log_usage("ask", usage)
+        _log_usage(answer.usage)
         return replace(
             answer,
             timings_ms=found.timings_ms | answer.timings_ms,
-            usage=usage,
+            usage=found.usage + answer.usage,
             notes=found.notes + answer.notes,
             transcription=picture.text if picture else None,
         )
@@ -231,6 +218,16 @@ class Services:
         for id in documents:
             self.catalog.document(id)
         return Scope(collection, tuple(documents))
+
+    def _picture(self, question: str, image: bytes | None) -> Picture | None:
+        """The question's picture, read; the question is checked first, since reading costs."""
+        self.searcher.check_question(question, optional=image is not None)
+        if image is None:
+            return None
+        picture = self._pictures.read(image)
+        # What was paid is known whatever comes of the rest; so with the other steps.
+        _log_usage(picture.usage)
+        return picture
 
     def _search(
         self, question: str, picture: Picture | None, scope: Scope, top_k: int | None
@@ -246,11 +243,20 @@ class Services:
                 " pictures: add a question, or use the profile cpu or gpu"
             )
         found = self.searcher.search(asked, picture=image, scope=scope, top_k=top_k)
+        _log_usage(found.usage)
         notes = found.notes
         if waiting := self.catalog.waiting():
-            notes = (*notes, f"{waiting} documents are not indexed in full yet: see the status")
+            are = "document is" if waiting == 1 else "documents are"
+            notes = (*notes, f"{waiting} {are} not indexed in full yet: see the status")
         if picture is None:
             return replace(found, notes=notes)
+        if len(asked) < len(self._whole_question(question, picture)):
+            longest = self.settings.search.question_characters
+            notes = (
+                *notes,
+                f"the picture's text was cut: with the question it may have {longest:,} characters"
+                " (setting search.question_characters)",
+            )
         return replace(
             found,
             timings_ms={"picture": picture.milliseconds} | found.timings_ms,
@@ -260,8 +266,11 @@ class Services:
 
     def _question(self, question: str, picture: Picture | None) -> str:
         """The question with what its picture says, as far as a question may go."""
-        text = f"{question.strip()}\n{picture.text if picture else ''}".strip()
-        return text[: self.settings.search.question_characters]
+        return self._whole_question(question, picture)[: self.settings.search.question_characters]
+
+    @staticmethod
+    def _whole_question(question: str, picture: Picture | None) -> str:
+        return f"{question.strip()}\n{picture.text if picture else ''}".strip()
 
     # Taking in
 
@@ -377,7 +386,14 @@ class Services:
 
     def page_image(self, page: Page) -> bytes:
         """The page's image (JPEG)."""
-        return self._images.get(page.image)
+        try:
+            return self._images.get(page.image)
+        except KeyError:
+            self.catalog.page(page.ref)  # Most likely it was removed meanwhile.
+            raise StoreError(
+                f"the image of page {page.ref.number} of document {page.ref.document_id} is"
+                " missing: remove the document and ingest it again"
+            ) from None
 
     def heat_map(self, document_id: str, number: int, question: str, *, word: str = "") -> bytes:
         """The page's image (PNG) with what answers the question glowing; of one word, if given.
@@ -425,11 +441,10 @@ class Services:
         self._threads.append(thread)
 
 
-def _log_usage(what: str, usage: Sequence[Usage]) -> None:
+def _log_usage(usage: Sequence[Usage]) -> None:
     for used in usage:
         _log.info(
-            "%s: %s by %s: images %s, tokens %s in, %s out, %.2f s",
-            what,
+            "%s by %s: images %s, tokens %s in, %s out, %.2f s",
             used.purpose,
             used.model,
             ", ".join(f"{width}x{height}" for width, height in used.images) or "none",

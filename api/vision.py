@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from generate.models.vlm import transcribe
 from ingest.ocr import Ocr
-from pageglass.errors import ModelServerError, OutOfMemory
+from pageglass.errors import ModelServerError, OutOfMemory, PromptTooLong, SettingsError
 from pageglass.profiles import ProfileModels
 from pageglass.settings import Settings
 from pageglass.types import Usage
@@ -45,14 +46,16 @@ def load_vision_models(
 ) -> VisionModels:
     """The models ``models`` names, on their servers or in this process; weights load when used.
 
-    A reranking model without a server of its own is the answering one where their names agree.
+    A reranking model without a server of its own is the answering one where their names agree; one
+    with a server needs no name. SettingsError where a server's address is none.
     """
     answer = _load("answer", models.answer, models.answer_url, settings, checkpoints)
-    if models.rerank is None or not settings.rerank.pages:
+    if not settings.rerank.pages:
         return VisionModels(answer, None)
-    if settings.rerank.url is None and models.rerank == models.answer:
+    url = settings.rerank.url or None
+    if url is None and models.rerank is not None and models.rerank == models.answer:
         return VisionModels(answer, answer)
-    rerank = _load("rerank", models.rerank, settings.rerank.url, settings, checkpoints)
+    rerank = _load("rerank", models.rerank, url, settings, checkpoints)
     return VisionModels(answer, rerank)
 
 
@@ -69,6 +72,7 @@ def _load(
     """
     here = name is not None and Path(ModelName.parse(name).name).expanduser().is_dir()
     if url is not None and not here:
+        _check_address(url, section)
         key = settings.answer.api_key if section == "answer" else settings.rerank.api_key
         return OpenAIVlm(
             url,
@@ -83,6 +87,19 @@ def _load(
     return LocalVlm(
         checkpoints.find(name), settings.models, image_pixels=settings.answer.image_pixels
     )
+
+
+def _check_address(url: str, section: str) -> None:
+    """SettingsError where ``url`` is none; it may hold a password, so it is not repeated."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets that do not match, impossible ports
+        good = False
+    if not good or not url.isprintable():
+        raise SettingsError(
+            f"setting {section}.url: must be an address such as http://host:8000/v1"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +132,8 @@ class PictureReader:
             try:
                 text, used = transcribe(self._vlm, shown, seconds=self._settings.answer.seconds)
                 usage = (used,)
-            except (ModelServerError, OutOfMemory) as error:
+            except (ModelServerError, OutOfMemory, PromptTooLong) as error:
                 notes = (f"{error}; the picture is read by OCR instead",)
         if self._vlm is None or notes:
             text = " ".join(word.text for word in self._ocr.read(shown.data))
-        limit = self._settings.search.question_characters
-        return Picture(
-            image, shown, text[:limit], usage, notes, 1e3 * (time.perf_counter() - began)
-        )
+        return Picture(image, shown, text, usage, notes, 1e3 * (time.perf_counter() - began))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +40,16 @@ _DEPTH = 50
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A case with the pages search found, fused and by each retriever, best first."""
+    """A case with the pages search found, fused and by each retriever, best first.
+
+    ``reranked`` is what users get: the fused order where the reranking model failed, with a note.
+    """
 
     case: Case
     gold: frozenset[PageRef]
     fused: Sequence[PageRef]
     reranked: Sequence[PageRef] | None
+    notes: Sequence[str]
     retrievers: Mapping[str, Sequence[PageRef]]
     answered: bool | None
 
@@ -65,17 +70,19 @@ def evaluate(
         within = Scope(documents=(document,)) if scope == "document" else Scope()
         rankings = searcher.rankings(searcher.encode(case.question), within)
         hits = searcher.fuse(rankings, _DEPTH)
-        reranked = searcher.rerank(case.question, hits).hits if searcher.reranks else None
+        reranked = searcher.rerank(case.question, hits) if searcher.reranks else None
         answered = None
         if answers:
             answer = services.ask(case.question, documents=within.documents)
-            answered = answer.status == "answered"
+            # An answer that nothing supports is an answer all the same.
+            answered = answer.status != "not_found"
         outcomes.append(
             Outcome(
                 case=case,
                 gold=frozenset(PageRef(document, page - 1) for page in case.pages),
                 fused=[hit.ref for hit in hits],
-                reranked=None if reranked is None else [hit.ref for hit in reranked],
+                reranked=None if reranked is None else [hit.ref for hit in reranked.hits],
+                notes=() if reranked is None else reranked.notes,
                 retrievers={name: [ref for ref, _ in list_] for name, list_ in rankings.items()},
                 answered=answered,
             )
@@ -118,6 +125,7 @@ def report(outcomes: Sequence[Outcome], k: int) -> dict[str, Any]:
     }
     if any(o.reranked is not None for o in outcomes):
         result["reranked"] = score(outcomes, k, lambda o: o.reranked or ())
+        result["rerank_failed"] = Counter(note for o in outcomes for note in o.notes)
     if any(o.answered is not None for o in outcomes):
         result["answers"] = {
             "declined_unanswerable": _share_declined(o for o in outcomes if not o.case.answerable),
@@ -212,6 +220,8 @@ def _print(result: Mapping[str, Any]) -> None:
     console.print(table)
     for kind, counts in result.get("answers", {}).items():
         console.print(f"{kind}: {counts['declined']} of {counts['cases']}")
+    for note, count in result.get("rerank_failed", {}).items():
+        console.print(f"{count} questions: {note}", style="yellow")
     for line in (*result["excluded"], *result["failed_documents"]):
         console.print(f"excluded: {line}", style="yellow")
 

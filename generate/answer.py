@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from generate.citations import verify
+from generate.containment import plain_text
 from generate.models import AnsweringModel, Asked, BrokenReply, Draft, OnText, ShownPage
-from pageglass.errors import ModelServerError, OutOfMemory, PromptTooLong
+from pageglass.errors import ModelServerError, OutOfMemory, PromptTooLong, StoreError
 from pageglass.settings import AnswerSettings
 from pageglass.types import Answer, AnswerStatus, Citation, Hit, Page, PageRef, PageStore, Usage
 
@@ -17,6 +18,9 @@ NOT_FOUND = "Nothing in the indexed pages answers this question."
 
 _WORTH_ASKING_AGAIN = 0.2
 """Share of the time for an answer that must be left for a second try to begin."""
+
+# What goes wrong with one question; what is wrong with the installation is not glossed over.
+_NO_ANSWER = (ModelServerError, OutOfMemory, PromptTooLong, StoreError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,29 @@ class _Checked:
         """How much of it holds, to compare two drafts by: all, some or none of its citations."""
         cited = len(self.citations) + len(self.objections)
         return self.verified / cited if cited else 0.0
+
+
+class _Listener:
+    """Hands an answer's pieces on, and knows what whoever listens has heard."""
+
+    def __init__(self, on_text: OnText) -> None:
+        self._on_text = on_text
+        self._heard = ""
+
+    def __call__(self, piece: str | None) -> None:
+        self._heard = "" if piece is None else self._heard + piece
+        self._on_text(piece)
+
+    def begin(self) -> None:
+        """Take back what was heard, if anything was."""
+        if self._heard:
+            self(None)
+
+    def settle(self, text: str) -> None:
+        """See to it that ``text`` is what was heard."""
+        if self._heard != text:
+            self.begin()
+            self(text)
 
 
 class Answerer:
@@ -63,8 +90,9 @@ class Answerer:
 
         ``hits`` are kept in the answer as they are: after a decline they are the nearest pages.
         An answer with a citation that does not hold is asked for once again, and the better of the
-        two is kept. ``on_text`` gets the text as it comes. ``timings_ms`` has ``load``,
-        ``generate`` and ``check``. Blocks; raises ModelError when no model can be used.
+        two is kept. ``on_text`` gets the text as it comes: its pieces since the last None are the
+        answer's. ``timings_ms`` has ``load``, ``generate`` and ``check``. Blocks; raises ModelError
+        when no model can be used.
         """
         asked = Asked(asked) if isinstance(asked, str) else asked
         began = perf_counter()
@@ -75,23 +103,22 @@ class Answerer:
         notes: list[str] = []
         usage: list[Usage] = []
         model = self._model
+        hear = _Listener(on_text) if on_text is not None else None
         best = _Checked(Draft("", (), 0.0), (), ())
         if any(page.words or page.image for page in shown.values()):
             pages = [
                 ShownPage(p, top[ref].document_name, top[ref].score) for ref, p in shown.items()
             ]
             try:
-                best = self._ask(asked, pages, top, usage, on_text)
-            except (ModelServerError, OutOfMemory, PromptTooLong) as error:
+                best = self._ask(asked, pages, top, usage, hear)
+            except _NO_ANSWER as error:
                 if self._fallback is None:
                     raise
                 notes.append(f"{self._model.name}: {error}; the pages are quoted instead")
                 model = self._fallback
-                if on_text is not None:
-                    on_text(None)
-                draft = model.generate(
-                    asked, pages, seconds=self._settings.seconds, on_text=on_text
-                )
+                if hear is not None:
+                    hear.begin()
+                draft = model.generate(asked, pages, seconds=self._settings.seconds, on_text=hear)
                 best = _check(draft, top, shown)
         generated = perf_counter()
         status = self._status(best, extractive=model.extractive)
@@ -100,11 +127,19 @@ class Answerer:
             notes += [
                 f"the model's answer was doubted: {objection}" for objection in best.objections
             ]
+        text, citations = best.draft.text, best.citations
+        if status == "not_found":
+            text, citations = NOT_FOUND, ()
+        elif not model.extractive:
+            # A quote is compared as it was given, and goes out as harmless as the answer.
+            citations = tuple(replace(c, quote=plain_text(c.quote)) for c in citations)
+        if hear is not None:
+            hear.settle(text)
         checked = perf_counter()
         return Answer(
-            text=NOT_FOUND if status == "not_found" else best.draft.text,
+            text=text,
             status=status,
-            citations=() if status == "not_found" else best.citations,
+            citations=citations,
             hits=tuple(hits),
             model=model.name,
             extractive=model.extractive,
@@ -123,20 +158,22 @@ class Answerer:
         pages: Sequence[ShownPage],
         hits: dict[PageRef, Hit],
         usage: list[Usage],
-        on_text: OnText | None,
+        hear: _Listener | None,
     ) -> _Checked:
         """The model's answer; where it does not hold or cannot be read, the better of two."""
         shown = {page.page.ref: page.page for page in pages}
         deadline = perf_counter() + self._settings.seconds
 
         def once(objections: Sequence[str]) -> _Checked:
+            if hear is not None:
+                hear.begin()
             try:
                 draft = self._model.generate(
                     asked,
                     pages,
                     seconds=deadline - perf_counter(),
                     objections=objections,
-                    on_text=on_text,
+                    on_text=hear,
                 )
             except BrokenReply as error:
                 usage.extend([error.usage] if error.usage else [])
@@ -152,16 +189,12 @@ class Answerer:
         except BrokenReply as error:
             if not time_is_left():
                 raise
-            if on_text is not None:
-                on_text(None)
             return once((str(error),))
         if self._model.extractive or not first.objections or not time_is_left():
             return first
-        if on_text is not None:
-            on_text(None)
         try:
             second = once(first.objections)
-        except ModelServerError:
+        except _NO_ANSWER:
             return first
         if not second.draft.support:
             # Told that its words are not there, it takes them back.
@@ -190,7 +223,8 @@ def _check(draft: Draft, hits: dict[PageRef, Hit], shown: dict[PageRef, Page]) -
         citations.append(verify(claim, shown))
         if not citations[-1].verified:
             number = list(shown).index(ref) + 1
-            objections.append(f"these words do not stand on page {number}: {quote[:200]!r}")
+            said = plain_text(quote)[:200]
+            objections.append(f"these words do not stand on page {number}: {said!r}")
     if draft.text and draft.support and not draft.quotes:
         objections.append("it cites nothing")
     return _Checked(draft, tuple(citations), tuple(dict.fromkeys(objections)))

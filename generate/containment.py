@@ -29,7 +29,7 @@ _BARE_SCHEME = re.compile(
 _SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*)?://|(?<![\w/:])//(?=\w)", re.ASCII)
 _WWW = re.compile(r"\bwww\.(?=\S)", re.IGNORECASE)
 _JOINT = re.compile(r"\](?=[(\[:])")
-_UNFINISHED = re.compile(r"!?\[[^\[\]]*(?:\](?:[(\[][^()\[\]]*)?)?$|<[^>]*$|\S+$")
+_UNFINISHED = re.compile(r"!?\[[^\[\]]*(?:\](?:[(\[][^()\[\]]*)?\S*)?$|<[^>]*$|\S+$")
 
 
 def plain_text(text: str) -> str:

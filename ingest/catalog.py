@@ -147,7 +147,14 @@ class Catalog:
                     (wanted, collection, sha256),
                 )
             elif row["state"] == "removing":
-                raise StoreError("a document is still being removed: try again")
+                if db.execute("SELECT 1 FROM pages WHERE document = ?", (wanted,)).fetchone():
+                    raise StoreError("a document is still being removed: try again")
+                # What stages it has left are true of the same bytes.
+                db.execute(
+                    "UPDATE documents SET state = 'queued', reason = NULL, attempts = 0,"
+                    " added_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?",
+                    (wanted,),
+                )
             elif row["state"] == "failed":
                 db.execute(
                     "UPDATE documents SET state = 'queued', reason = NULL, attempts = 0"
@@ -231,16 +238,29 @@ class Catalog:
         """Queue indexed documents with a page that lacks one of ``stages``; how many there were.
 
         So it is when a profile or a model was changed: what is indexed goes on being found by the
-        stages it has.
+        stages it has. Those that were queued for others' sake, and lack none, are indexed again.
         """
+        lacking = (
+            "EXISTS (SELECT 1 FROM pages p, json_each(?) wanted"
+            " WHERE p.document = documents.id AND NOT EXISTS"
+            " (SELECT 1 FROM stages s WHERE s.document = p.document"
+            "  AND s.page_index = p.page_index AND s.stage = wanted.value))"
+        )
+        wanted = (json.dumps(list(stages)),)
         with self._transaction() as db:
+            db.execute(
+                "UPDATE documents SET state = 'indexed'"  # noqa: S608 - put together of constants
+                " WHERE state = 'queued' AND attempts = 0"
+                " AND pages > 0 AND pages = (SELECT COUNT(*) FROM stages s"
+                "  WHERE s.document = documents.id AND s.stage = 'read')"
+                " AND NOT EXISTS (SELECT 1 FROM sources s WHERE s.next_document = documents.id)"
+                f" AND NOT {lacking}",
+                wanted,
+            )
             return db.execute(
-                "UPDATE documents SET state = 'queued', attempts = 0 WHERE state = 'indexed'"
-                " AND EXISTS (SELECT 1 FROM pages p, json_each(?) wanted"
-                "  WHERE p.document = documents.id AND NOT EXISTS"
-                "  (SELECT 1 FROM stages s WHERE s.document = p.document"
-                "   AND s.page_index = p.page_index AND s.stage = wanted.value))",
-                (json.dumps(list(stages)),),
+                "UPDATE documents SET state = 'queued', attempts = 0"  # noqa: S608
+                f" WHERE state = 'indexed' AND {lacking}",
+                wanted,
             ).rowcount
 
     def waiting(self) -> int:
@@ -248,14 +268,6 @@ class Catalog:
         with self._lock:
             return self._db.execute(
                 "SELECT COUNT(*) FROM documents WHERE state IN ('queued', 'indexing')"
-            ).fetchone()[0]
-
-    def page_count(self) -> int:
-        """Pages that were read, of all documents."""
-        with self._lock:
-            return self._db.execute(
-                "SELECT COUNT(*) FROM pages p JOIN documents d ON d.id = p.document"
-                " WHERE d.state != 'removing'"
             ).fetchone()[0]
 
     def forget_source(self, collection: str, source: str) -> None:
@@ -316,11 +328,16 @@ class Catalog:
             db.execute("UPDATE sources SET next_document = NULL WHERE next_document = ?", (id,))
             db.execute("UPDATE documents SET state = 'removing' WHERE id = ?", (id,))
 
-    def removing(self) -> list[tuple[str, str]]:
-        """(id, sha256) of documents whose removal is under way."""
+    def removing(self, stages: Sequence[str] | None = None) -> list[tuple[str, str]]:
+        """(id, sha256) of documents whose removal is under way; with ``stages``, only where one of
+        these is to be undone, or none at all."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT id, sha256 FROM documents WHERE state = 'removing'"
+                "SELECT id, sha256 FROM documents d WHERE state = 'removing' AND (?1 IS NULL"
+                " OR EXISTS (SELECT 1 FROM stages s JOIN json_each(?1) o ON s.stage = o.value"
+                "  WHERE s.document = d.id)"
+                " OR NOT EXISTS (SELECT 1 FROM stages s WHERE s.document = d.id))",
+                (None if stages is None else json.dumps(list(stages)),),
             ).fetchall()
         return [(row["id"], row["sha256"]) for row in rows]
 
@@ -339,16 +356,30 @@ class Catalog:
         with self._lock:
             return (
                 self._db.execute(
-                    "SELECT 1 FROM documents WHERE sha256 = ? AND id != ?", (sha256, id)
+                    "SELECT 1 FROM documents WHERE sha256 = ? AND id != ? AND state != 'removing'",
+                    (sha256, id),
                 ).fetchone()
                 is not None
             )
 
-    def delete(self, id: str) -> None:
-        """Drop a document's rows, last of all its traces."""
+    def delete(self, id: str, stages: Sequence[str] | None = None) -> None:
+        """Drop a document's rows, last of all its traces.
+
+        With ``stages``, those of other stages stay until they are undone, too: its vectors in
+        collections that are not in use now must not be forgotten there.
+        """
         with self._transaction() as db:
-            self._delete_pages(db, id)
-            db.execute("DELETE FROM documents WHERE id = ? AND state = 'removing'", (id,))
+            db.execute("DELETE FROM pages WHERE document = ?", (id,))
+            db.execute(
+                "DELETE FROM stages WHERE document = ?1 AND (?2 IS NULL"
+                " OR stage IN (SELECT value FROM json_each(?2)))",
+                (id, None if stages is None else json.dumps(list(stages))),
+            )
+            db.execute(
+                "DELETE FROM documents WHERE id = ?1 AND state = 'removing'"
+                " AND NOT EXISTS (SELECT 1 FROM stages s WHERE s.document = ?1)",
+                (id,),
+            )
 
     # Pages
 
@@ -505,11 +536,6 @@ class Catalog:
             " (SELECT 1 FROM sources s WHERE s.document = documents.id"
             "  OR s.next_document = documents.id)"
         )
-
-    @staticmethod
-    def _delete_pages(db: sqlite3.Connection, id: str) -> None:
-        db.execute("DELETE FROM pages WHERE document = ?", (id,))
-        db.execute("DELETE FROM stages WHERE document = ?", (id,))
 
     def _names(self, id: str) -> tuple[str, ...]:
         with self._lock:

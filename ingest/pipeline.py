@@ -120,20 +120,27 @@ class Pipeline:
             self.finish_removals()
 
     def finish_removals(self) -> None:
-        """Carry out every removal that was decided, also those a dead process left."""
+        """Carry out every removal that was decided, also those a dead process left, and those that
+        wait for a collection which was not in use when they were decided."""
+        stages = self.stages
         with self._writing:
-            for id, sha256 in self._catalog.removing():
+            for id, sha256 in self._catalog.removing(stages):
                 for index in self._indexes.values():
                     index.delete_document(id)
                 for key in self._catalog.unshared_images(id):
                     self._images.delete(key)
                 if not self._catalog.shares_file(id, sha256):
                     self.original(sha256).unlink(missing_ok=True)
-                self._catalog.delete(id)
+                self._catalog.delete(id, stages)
 
     def original(self, sha256: str) -> Path:
         """Where the accepted file with these bytes is kept."""
         return self._originals / f"{sha256}.pdf"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What every page goes through here."""
+        return (READ_STAGE, OCR_STAGE, *self._profile.collections)
 
     # Indexing
 
@@ -168,7 +175,7 @@ class Pipeline:
 
     def _todo(self, id: str, pages: int) -> dict[int, set[str]]:
         """The stages that are neither done nor failed, by the index of each page that has some."""
-        wanted = {READ_STAGE, OCR_STAGE, *self._profile.collections}
+        wanted = set(self.stages)
         reached: dict[int, set[str]] = {}
         for result in self._catalog.stages(id):
             reached.setdefault(result.page_index, set()).add(result.stage)

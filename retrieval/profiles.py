@@ -80,7 +80,7 @@ class Profile:
     def weights(self, overrides: Mapping[str, float]) -> dict[str, float]:
         """Fusion weight by retriever, the profile's own under ``overrides``.
 
-        A list found by picture weighs 1.
+        A list found by picture weighs 1, or 0 where the retriever is switched off.
         """
         own = {
             retriever.name: retriever.weight
@@ -88,7 +88,7 @@ class Profile:
             for retriever in space.retrievers
         }
         chosen = {PAGE_NUMBER: _PAGE_NUMBER_WEIGHT} | own | dict(overrides)
-        return {name + BY_PICTURE: 1.0 for name in own} | chosen
+        return {name + BY_PICTURE: float(chosen[name] > 0) for name in own} | chosen
 
 
 def chosen_models(settings: Settings) -> ProfileModels:
@@ -130,7 +130,10 @@ class Checkpoints:
                     settled[checkpoint.name] = checkpoint.revision
             if settled != locked:
                 self._lock.parent.mkdir(parents=True, exist_ok=True)
-                self._lock.write_text(json.dumps(settled, indent=1, sort_keys=True))
+                # Written beside and renamed: a crash leaves the old one or the new one.
+                written = self._lock.with_suffix(".new")
+                written.write_text(json.dumps(settled, indent=1, sort_keys=True))
+                written.replace(self._lock)
         return found
 
     def _locked(self) -> dict[str, str]:

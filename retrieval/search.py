@@ -171,7 +171,8 @@ class Searcher:
                 named, collection=scope.collection, documents=scope.documents
             )
             pages.sort(key=lambda ref: -fused.get(ref, 0))
-            rankings[PAGE_NUMBER] = [(ref, fused.get(ref, 0)) for ref in pages[:limit]]
+            # Named is named: where scores are fused, the last of them must not count as nothing.
+            rankings[PAGE_NUMBER] = [(ref, 1.0) for ref in pages[:limit]]
         return rankings
 
     def rerank(self, question: str, hits: Sequence[Hit]) -> SearchResult:

@@ -85,6 +85,8 @@ class OpenAIServer:
     model: str
     api_key: str | None
     transcription: str = "NONE"
+    saying: str | None = None
+    """What the model answers, whatever it is asked, where it is set."""
     retry_after: str = "0"
     pause: float = 0.2
     fingerprint: str | None = "fp_test"
@@ -293,6 +295,8 @@ def _answer(body: dict[str, Any], server: OpenAIServer) -> tuple[list[str], str]
         said = text
     elif "word for word" in text and not wants_json:
         said = server.transcription
+    elif server.saying is not None:
+        said = server.saying
     else:
         page, sentence = _best_sentence(text)
         said = sentence or "I do not know."

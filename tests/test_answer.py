@@ -176,6 +176,27 @@ def test_an_answer_that_does_not_hold_is_asked_for_once_again() -> None:
     assert heard == ["The pump is fine.", None, "The pump is fine."]
 
 
+def test_what_is_heard_in_the_end_is_the_answer() -> None:
+    shown = page(PUMP)
+    true, false = claim((shown.ref, "its bearing ran dry")), claim((shown.ref, "so"), text="No.")
+    unsupported = Draft("I think it is 5.", (), 0.0)
+    for tries in (
+        (false, OutOfMemory("full")),
+        (false, BrokenReply("no JSON")),
+        (claim((shown.ref, "ran dry"), (None, "x"), text="Half."), false),
+        (unsupported,),
+        (true,),
+    ):
+        heard: list[str] = []
+        answer = Answerer(Liar(*tries), Pages(shown), AnswerSettings()).answer(
+            "?",
+            hits(shown),
+            on_text=lambda piece: heard.clear() if piece is None else heard.append(piece),  # noqa: B023
+        )
+        assert "".join(heard) == answer.text
+        assert not answer.extractive
+
+
 def test_an_answer_that_never_holds_is_marked_and_still_shown() -> None:
     shown = page(PUMP)
     for lie in (claim((shown.ref, "the pump is fine")), claim((None, "page 99")), claim()):

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
 from evals.cases import read_cases
 from evals.page_recall import main
+from tests.openai_server import openai_server
 from tests.tiny import pdf
 
 PUMP = "The feed pump of line two failed on 4 March because its bearing ran dry."
@@ -64,3 +66,33 @@ def test_the_script_measures_every_retriever_and_declines(tmp_path: Path) -> Non
     assert set(result["by_retriever"]) == {"sparse", "dense", "tokens"}
     assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 1}
     assert result["answers"]["declined_answerable"] == {"cases": 2, "declined": 0}
+
+
+def test_a_reranker_that_failed_and_answers_that_do_not_hold_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    pdf(docs / "log.pdf", [PUMP, TREE])
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(
+        case("a", "Why did the feed pump fail?", [1])
+        + "\n"
+        + case("b", "Why did the feed pump of line two fail in Moravia?", [], answerable=False)
+    )
+    app = Typer()
+    app.command()(main)
+    with openai_server() as server:
+        server.misbehave("no_logprobs")
+        server.misbehave("invented_quote")
+        for section in ("ANSWER", "RERANK"):
+            monkeypatch.setenv(f"PAGEGLASS_{section}__URL", server.url)
+        arguments = ["--cases", str(cases), "--docs", str(docs), "--answers", "--json"]
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["reranked"] == result["overall"]
+    ((note, count),) = result["rerank_failed"].items()
+    assert "logprobs" in note
+    assert count == 2
+    assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 0}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,28 @@ def test_late_interaction_through_two_stages_is_exact(services: Services) -> Non
     assert dict(ranking) == pytest.approx(expected, rel=1e-3)
 
 
+def test_sixteen_ask_at_once_while_a_document_is_indexed_and_one_removed(
+    tmp_path: Path, checkpoints: dict[str, str], server: OpenAIServer
+) -> None:
+    with Services(gpu(tmp_path / "data", checkpoints, server), command="test") as services:
+        list(services.ingest([landscape(tmp_path / "log.pdf")]))
+        (log,) = services.documents()
+        doomed = pdf(tmp_path / "doomed.pdf", [f"{PUMP} Again. {n}" for n in range(6)])
+        list(services.ingest([doomed]))
+        doomed_id = services.documents()[-1].id
+        services.start_worker()
+        with (tmp_path / "log.pdf").open("rb") as file:
+            services.add(file, name="copy.pdf", collection="other")
+        with ThreadPoolExecutor(16) as pool:
+            answers = [pool.submit(services.ask, QUESTION) for _ in range(32)]
+            services.remove(doomed_id)
+            said = [answer.result() for answer in answers]
+        assert {answer.status for answer in said} == {"answered"}
+        after = services.ask(QUESTION, documents=[log.id])
+        assert after.citations[0].ref == PageRef(log.id, 1)
+        assert doomed_id not in {h.ref.document_id for h in services.search(QUESTION).hits}
+
+
 def test_the_answer_cites_the_page_and_says_what_it_cost(services: Services) -> None:
     answer = services.ask(QUESTION)
     assert answer.status == "answered"
@@ -252,6 +276,31 @@ def test_a_screenshot_is_transcribed_before_it_is_answered(
     assert {"clip", "clip:picture", "sparse"} <= names
 
 
+def test_a_picture_that_says_more_than_may_be_asked_is_cut_and_the_answer_says_so(
+    services: Services, server: OpenAIServer
+) -> None:
+    server.transcription = "word " * 1000
+    question = QUESTION + " please" * 560
+    assert 3900 < len(question) < 4000
+    answer = services.ask(question, image=screenshot("x"))
+    assert "text was cut" in " ".join(answer.notes)
+    server.transcription = "word"
+    assert services.ask(QUESTION, image=screenshot("x")).notes == ()
+
+
+def test_what_was_paid_is_logged_even_where_no_answer_comes_of_it(
+    tmp_path: Path, server: OpenAIServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load_settings({"data_dir": tmp_path / "data", "answer": {"url": server.url}})
+    caplog.set_level(logging.INFO, logger="api.services")
+    with (
+        Services(settings, command="test") as services,
+        pytest.raises(QuestionError, match="no text"),
+    ):
+        services.ask("", image=screenshot("x"))
+    assert [r.message.partition(" by ")[0] for r in caplog.records] == ["transcribe"]
+
+
 def bad_picture(kind: str) -> bytes:
     whole = screenshot("cut off")
     large, strip = io.BytesIO(), io.BytesIO()
@@ -277,6 +326,19 @@ def test_what_is_no_picture_is_one_clear_line(services: Services, kind: str) -> 
         assert (response.status_code, response.json()["code"]) == (422, "image-invalid")
         broken = httpx.post(f"{address}/search", json={"question": "x", "image": "§§"}, timeout=60)
         assert (broken.status_code, broken.json()["code"]) == (422, "request-invalid")
+
+
+def test_a_picture_may_come_as_a_data_url_and_in_broken_lines(services: Services) -> None:
+    whole = screenshot("x")
+    bare = base64.b64encode(whole).decode()
+    with serving(services) as address:
+        for sent in (bare, f"data:image/png;base64,{bare}", base64.encodebytes(whole).decode()):
+            body = {"question": QUESTION, "image": sent}
+            assert httpx.post(f"{address}/search", json=body, timeout=60).status_code == 200
+        described = httpx.get(f"{address}/openapi.json").json()["components"]["schemas"]
+    for request in ("AskRequest", "SearchRequest"):
+        picture, _ = described[request]["properties"]["image"]["anyOf"]
+        assert picture == {"type": "string", "contentEncoding": "base64"}
 
 
 def test_a_picture_20000_pixels_wide_is_scaled_down(
@@ -366,6 +428,12 @@ def test_another_profile_fills_new_collections_and_reads_no_page_again(
         answered = services.ask(QUESTION).text
     with Services(gpu(tmp_path / "data", checkpoints, server), command="test") as services:
         assert services.document(document.id).state == "queued"
+    with Services(lite, command="test") as services:
+        # Nothing was done meanwhile, and here nothing is to be done.
+        assert services.document(document.id).state == "indexed"
+        assert services.search(QUESTION).notes == ()
+    with Services(gpu(tmp_path / "data", checkpoints, server), command="test") as services:
+        assert services.document(document.id).state == "queued"
         assert "not indexed in full yet" in " ".join(services.search(QUESTION).notes)
         (report,) = services.ingest([])
         assert (report.outcome, report.path) == ("indexed", "log.pdf")
@@ -375,6 +443,54 @@ def test_another_profile_fills_new_collections_and_reads_no_page_again(
     with Services(lite, command="test") as services:
         assert services.document(document.id).state == "indexed"
         assert services.ask(QUESTION).text == answered
+
+
+def test_what_was_removed_under_another_profile_is_removed_under_this_one_too(
+    tmp_path: Path, checkpoints: dict[str, str]
+) -> None:
+    lite = load_settings({"data_dir": tmp_path / "data"})
+    more = load_settings(
+        {"data_dir": tmp_path / "data", "models": {"image": checkpoints["image"], "device": "cpu"}}
+    )
+    log, other = landscape(tmp_path / "log.pdf"), pdf(tmp_path / "other.pdf", [BREAD, TREE, PUMP])
+    with Services(more, command="test") as services:
+        list(services.ingest([log]))
+        (document,) = services.documents()
+    with Services(lite, command="test") as services:
+        services.remove(document.id)
+        assert services.documents() == []
+        assert not any((tmp_path / "data" / "originals").iterdir())
+        list(services.ingest([other]))
+    with Services(more, command="test") as services:
+        # As many pages as before, and yet none of them has its vectors.
+        assert [index.count() for index in services.searcher.indexes.values()] == [0, 3]
+        list(services.ingest([]))
+        assert [index.count() for index in services.searcher.indexes.values()] == [3, 3]
+        assert services.catalog.removing() == []
+
+
+def test_what_was_removed_and_comes_back_is_indexed_again(
+    tmp_path: Path, checkpoints: dict[str, str]
+) -> None:
+    lite = load_settings({"data_dir": tmp_path / "data"})
+    more = load_settings(
+        {"data_dir": tmp_path / "data", "models": {"image": checkpoints["image"], "device": "cpu"}}
+    )
+    log = landscape(tmp_path / "log.pdf")
+    with Services(more, command="test") as services:
+        list(services.ingest([log]))
+        (document,) = services.documents()
+        before = services.search(QUESTION).hits
+    with Services(lite, command="test") as services:
+        services.remove(document.id)
+        (report,) = services.ingest([log])
+        assert (report.outcome, report.document) == ("indexed", services.document(document.id))
+    with Services(more, command="test") as services:
+        assert services.document(document.id).state == "indexed"
+        assert services.search(QUESTION).hits == before
+        services.remove(document.id)
+        assert [index.count() for index in services.searcher.indexes.values()] == [0, 0]
+        assert services.catalog.removing() == []
 
 
 def test_an_index_made_otherwise_is_refused_and_left_as_it_was(

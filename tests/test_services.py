@@ -18,6 +18,7 @@ from pageglass.errors import (
     LimitExceeded,
     NotADocument,
     QuestionError,
+    StoreError,
 )
 from pageglass.settings import Settings, load_settings
 from pageglass.types import Document
@@ -54,6 +55,31 @@ def test_a_question_finds_its_page_and_says_why(services: Services, tmp_path: Pa
     assert hits[0].document_name == "log.pdf"
     assert {rank.retriever for rank in hits[0].why.retrievers} == {"sparse", "dense", "tokens"}
     assert hits[0].why.fused_rank == 1
+
+
+@pytest.mark.parametrize("fusion", ["rrf", "minmax", "dbsf"])
+def test_a_page_that_is_named_counts_however_lists_are_fused(tmp_path: Path, fusion: str) -> None:
+    settings = load_settings({"data_dir": tmp_path / "data", "search": {"fusion": fusion}})
+    with Services(settings, command="test") as services:
+        for name in ("one", "two"):
+            pages = [f"{PUMP} {name} {n}" for n in range(2)] + [f"Blank but for {name}."]
+            ingest(services, pdf(tmp_path / f"{name}.pdf", pages))
+        hits = services.search("What does page 3 say of the feed pump?").hits
+    assert [hit.ref.number for hit in hits[:2]] == [3, 3]
+
+
+def test_the_image_of_a_page_that_is_gone_is_one_clear_line(
+    services: Services, tmp_path: Path
+) -> None:
+    ingest(services, pdf(tmp_path / "log.pdf", [PUMP]))
+    (document,) = services.documents()
+    page = services.page(document.id, 1)
+    (tmp_path / "data" / "images" / page.image[:2] / page.image).unlink()
+    with pytest.raises(StoreError, match="ingest it again"):
+        services.page_image(page)
+    services.remove(document.id)
+    with pytest.raises(DocumentNotFound):
+        services.page_image(page)
 
 
 def test_an_answer_quotes_its_page_word_for_word(services: Services, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pageglass.types import Page, PageRef, Usage
 from retrieval.vlms import PromptImage
 
 OnText = Callable[[str | None], None]
-"""Called with each piece of an answer as it comes. None takes back what came so far: the answer did
-not hold and another begins. The checked answer at the end is what counts."""
+"""Called with each piece of an answer as it comes. None takes back what came so far: it did not
+hold, and other text begins."""
 
 
 class BrokenReply(ModelServerError):

@@ -76,18 +76,19 @@ class VlmAnsweringModel:
         page, ModelServerError where it cannot be reached, ModelTimeout after ``seconds``.
         """
         ends = perf_counter() + seconds
-        for count in range(len(pages), 0, -1):
+        count = len(pages)
+        while True:
             try:
                 draft = self._once(asked, pages[:count], ends - perf_counter(), objections, on_text)
+                break
             except PromptTooLong:
-                if count == 1:
+                if count <= 1:
                     raise
-                continue
-            if count < len(pages):
-                note = f"{self.name} could read no more than {count} of {len(pages)} pages"
-                return replace(draft, notes=(note,))
+                count = (count + 1) // 2
+        if count == len(pages):
             return draft
-        return Draft("", (), 0.0)
+        note = f"{self.name} was shown {count} of {len(pages)} pages: it cannot read more at once"
+        return replace(draft, notes=(note,))
 
     def _once(
         self,
@@ -182,7 +183,9 @@ def read_reply(text: str, shown: Sequence[PageRef], *, usage: Usage | None = Non
             ref = shown[page - 1]
         quotes[(ref, quote.strip())] = None
     answer = plain_text(answer)
-    support = 1.0 if found is not False and answer else 0.0
+    # A model that is not held to the schema may write the word.
+    is_found = str(found).lower() not in ("false", "no")
+    support = 1.0 if is_found and answer else 0.0
     return Draft(answer, tuple(quotes), support, paid)
 
 
