@@ -156,7 +156,7 @@ def before_every_command(
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Which models search and answer (PAGEGLASS_PROFILE)."),
+        typer.Option(metavar="NAME", help="lite, cpu or gpu: which models search and answer."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -204,7 +204,8 @@ def ingest(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[PATH]...", help="PDF files, and folders of them; none: what is queued."
+            metavar="[PATH]...",
+            help="PDF files, and folders of them; without any: what is queued already.",
         ),
     ] = None,
     collection: IntoCollection = DEFAULT_COLLECTION,
@@ -227,17 +228,20 @@ def ingest(
     from ingest.watch import files_in
 
     reports: list[FileReport] = []
-    files = sum(1 for _ in files_in(paths))
-    with _open(settings, "ingest") as backend, ingest_progress(files) as progress:
-        for report in backend.ingest(paths, collection=collection, progress=progress.moved):
-            reports.append(report)
-            progress.ended("" if as_json else printing.report_line(report))
-    if not paths and not reports:
-        raise UsageError("nothing is queued: name PDF files, or folders of them")
+    with _open(settings, "ingest") as backend:
+        if paths:
+            files = sum(1 for _ in files_in(paths))
+        else:
+            files = sum(document.state != "indexed" for document in backend.documents())
+        with ingest_progress(files) as progress:
+            for report in backend.ingest(paths, collection=collection, progress=progress.moved):
+                reports.append(report)
+                progress.ended("" if as_json else printing.report_line(report))
     if as_json:
         printing.print_json({"files": [_report_json(report) for report in reports]})
     elif not reports:
-        typer.echo("no PDF files there", err=True)
+        nothing = "nothing is queued: name PDF files, or folders of them"
+        typer.echo("no PDF files there" if paths else nothing, err=True)
     elif len(reports) > 1:
         typer.echo(printing.tally(reports), err=True)
     if any(report.outcome == "failed" for report in reports):
@@ -326,9 +330,13 @@ def search(
             documents=_resolve(backend, document or [], collection),
             top_k=top_k,
         )
-        saved = (
-            _save_heat_maps(backend, _text(question), found, save_heatmaps) if save_heatmaps else []
-        )
+        if not as_json:
+            printing.print_transcription(found.transcription)
+            printing.print_hits(found.hits)
+            printing.print_notes(found.notes)
+        saved: list[Path] = []
+        if save_heatmaps is not None:
+            saved = _save_heat_maps(backend, _text(question), found, save_heatmaps)
     if as_json:
         from api.schemas import SearchResponse
 
@@ -336,13 +344,9 @@ def search(
         if save_heatmaps is not None:
             body["saved_heatmaps"] = [str(path) for path in saved]
         printing.print_json(body)
-        return
-    if found.hits:
-        printing.print_hits(found.hits)
-    else:
+    elif not found.hits:
         typer.echo("no pages found")
-    printing.print_notes(found.notes)
-    for path in saved:
+    for path in [] if as_json else saved:
         typer.echo(f"saved {path}", err=True)
 
 
@@ -572,6 +576,9 @@ def copy_index(
             typer.echo(f"{points:>9,} pages of {name}")
     if as_json:
         printing.print_json({"copied": copied, "to": to})
+    else:
+        folder = settings.data_dir / "index"
+        typer.echo(f"now set index.url to {to}; {folder} is not needed any more", err=True)
 
 
 @app.command(short_help="Check installation, models and data folder.")
@@ -674,10 +681,11 @@ def _save_heat_maps(
     """Write one heat-map a hit; UsageError where the folder refuses, NotInProfile."""
     saved: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for number, hit in enumerate(found.hits, start=1):
+            image = backend.heat_map(hit.ref.document_id, hit.ref.number, question)
+            folder.mkdir(parents=True, exist_ok=True)
             path = printing.page_file(folder, number, hit.document_name, hit.ref.number)
-            path.write_bytes(backend.heat_map(hit.ref.document_id, hit.ref.number, question))
+            path.write_bytes(image)
             saved.append(path)
     except OSError as error:
         raise UsageError(f"cannot save heat-maps in {folder}: {_os_message(error)}") from None

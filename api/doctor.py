@@ -159,11 +159,15 @@ class _Examination:
             yield _Look(f"{used_for} checkpoint", partial(self._checkpoint, name))
         indexing = (*running, *self._checkpoints_of("visual", "image", "text"))
         looking = (*running, *self._checkpoints_of("answer", "rerank"))
-        yield _Look("models", self._encoders, indexing)
-        yield _Look("answering", self._answering, looking)
-        if self._reranks:
-            yield _Look("reranking", self._reranking, looking)
-        yield _Look("page cost", self._page_cost, ("models", *looking))
+        if self._needed and owner_of(self._settings.data_dir) is not None:
+            # A second copy of large models may not fit beside the owner's.
+            yield _Look("models", lambda: "held by the process that owns the data folder")
+        else:
+            yield _Look("models", self._encoders, indexing)
+            yield _Look("answering", self._answering, looking)
+            if self._reranks:
+                yield _Look("reranking", self._reranking, looking)
+            yield _Look("page cost", self._page_cost, ("models", *looking))
         yield _Look("vectors", self._vectors)
         yield _Look("ocr", self._ocr)
         yield _Look("data folder", self._data_folder)

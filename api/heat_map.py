@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from pageglass.errors import UsageError
 from retrieval.encoders import PatchEncoder, SparseVector, Vectors
 from retrieval.encoders.bm25 import is_stopword
 from retrieval.similarity import FloatMap, heat, similarity_maps
 
-_GLOW = (230, 60, 0)
-_STRONGEST = 0.65
-"""How much of the page the strongest glow covers: letters under it must stay readable."""
+_GLOW = (255, 120, 20)
+_STRONGEST = 0.9
+"""How much of its colour the strongest glow has."""
 
 
 def draw_heat_map(
@@ -79,8 +79,9 @@ def glow(page: Image.Image, heat: FloatMap) -> bytes:
     """The page (PNG) with ``heat`` (rows, columns) in 0..1 laid over it, smoothly."""
     cells = Image.fromarray(np.rint(heat * 255 * _STRONGEST).astype(np.uint8))
     mask = cells.resize(page.size, Image.Resampling.BICUBIC)
-    glowing = page.copy()
-    glowing.paste(Image.new("RGB", page.size, _GLOW), mask=mask)
+    # As ink would: white paper takes the colour, black letters stay black.
+    inked = ImageChops.multiply(page, Image.new("RGB", page.size, _GLOW))
+    glowing = Image.composite(inked, page, mask)
     out = io.BytesIO()
     glowing.save(out, "PNG")
     return out.getvalue()

@@ -173,7 +173,7 @@ class BodyLimits:
             return limit, f"the upload is larger than {over}"
         if method == "POST" and path in ("/ask", "/search"):
             limit = self._question_bytes
-            over = f"{limit >> 20:,} MB (setting search.picture_mb)"
+            over = f"{limit >> 20:,} MB as JSON (setting search.picture_mb; base64 adds a third)"
             return limit, f"the question and its picture are larger than {over}"
         return JSON_BYTES, f"the request's body is larger than {JSON_BYTES >> 20} MB"
 

@@ -68,6 +68,7 @@ def tally(reports: Sequence[FileReport]) -> str:
 
 def print_answer(answer: Answer) -> None:
     """The answer and every citation; where it was declined, the nearest pages."""
+    print_transcription(answer.transcription)
     if answer.status == "not_found":
         typer.echo("The pages do not answer this.")
         if answer.hits:
@@ -78,7 +79,9 @@ def print_answer(answer: Answer) -> None:
     note = " (extractive: quoted from the pages)" if answer.extractive else ""
     if answer.status == "unverified":
         note = "\n(unverified: nothing it cites was found on the pages; do not rely on it)"
-    typer.echo(f"{printable(answer.text).strip()}{note}\n")
+    typer.echo(f"{printable(answer.text).strip()}{note}")
+    if answer.citations:
+        typer.echo()
     for number, citation in enumerate(answer.citations, start=1):
         place = _place(citation.document_name, citation.ref.number, citation.page_label)
         quote = one_line(citation.quote)
@@ -89,6 +92,12 @@ def print_answer(answer: Answer) -> None:
     if not answer.extractive:
         typer.echo(f"\nWritten by {one_line(answer.model)}.")
     print_notes(answer.notes)
+
+
+def print_transcription(text: str | None) -> None:
+    """What was read from the question's picture, on standard error."""
+    if text is not None:
+        typer.echo(f"read from the picture: {one_line(text) or '(no text)'}", err=True)
 
 
 def print_notes(notes: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api.schemas import InvalidField, Problem
-from pageglass.errors import PageglassError
+from pageglass.errors import PageglassError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +101,8 @@ def install(app: FastAPI) -> None:
 async def _on_pageglass_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, PageglassError)  # noqa: S101 - narrows what add_exception_handler widened
     request_id = request_id_of(request.scope)
-    if error.status >= 500:
+    # What cannot be had in this profile (501) is the caller's mistake, not ours.
+    if error.status >= 500 and not isinstance(error, UsageError):
         _log.error("request %s failed: %s", request_id, error, exc_info=error)
     return pageglass_problem(request_id, error)
 
@@ -136,6 +137,9 @@ def _invalid_fields(errors: Sequence[Any]) -> Iterator[InvalidField]:
     """What pydantic found, without the input itself: it may be long, private or not JSON."""
     for error in errors[:20]:
         # The first part says where the value came from (body, query, path).
+        if error["type"] in ("json_invalid", "model_attributes_type", "dict_type"):
+            yield InvalidField(field="body", message="is no JSON object, or is not sent as JSON")
+            continue
         place = [str(part)[:80] for part in error["loc"]]
         field = ".".join(place[1:] or place)
         message = str(error["msg"]).removeprefix("Value error, ")

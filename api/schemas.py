@@ -270,6 +270,9 @@ class SearchResponse(_Response):
     notes: list[str] = Field(
         default_factory=list, description="What did not go as asked, in plain words."
     )
+    transcription: str | None = Field(
+        None, description="What was read from the question's picture and counted as asked."
+    )
     request_id: str | None = Field(None, description="Set by the server.")
 
     @classmethod
@@ -280,6 +283,7 @@ class SearchResponse(_Response):
             timings_ms=found.timings_ms,
             usage=[UsageModel.of(usage) for usage in found.usage],
             notes=list(found.notes),
+            transcription=found.transcription,
             request_id=request_id,
         )
 
@@ -290,6 +294,7 @@ class SearchResponse(_Response):
             self.timings_ms,
             tuple(usage.plain() for usage in self.usage),
             tuple(self.notes),
+            self.transcription,
         )
 
 

@@ -209,7 +209,7 @@ class Services:
             timings_ms=found.timings_ms | answer.timings_ms,
             usage=found.usage + answer.usage,
             notes=found.notes + answer.notes,
-            transcription=picture.text if picture else None,
+            transcription=found.transcription,
         )
 
     def _scope(self, collection: str | None, documents: Sequence[str]) -> Scope:
@@ -247,7 +247,10 @@ class Services:
         notes = found.notes
         if waiting := self.catalog.waiting():
             are = "document is" if waiting == 1 else "documents are"
-            notes = (*notes, f"{waiting} {are} not indexed in full yet: see the status")
+            goes_on = "a server goes on by itself, else `pageglass ingest` does"
+            notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
+        if not found.hits and not self.catalog.documents():
+            notes = (*notes, "nothing is indexed yet: `pageglass ingest PATH` adds documents")
         if picture is None:
             return replace(found, notes=notes)
         if len(asked) < len(self._whole_question(question, picture)):
@@ -262,6 +265,7 @@ class Services:
             timings_ms={"picture": picture.milliseconds} | found.timings_ms,
             usage=picture.usage + found.usage,
             notes=picture.notes + notes,
+            transcription=picture.text,
         )
 
     def _question(self, question: str, picture: Picture | None) -> str:

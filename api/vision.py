@@ -17,10 +17,9 @@ from pageglass.settings import Settings
 from pageglass.types import Usage
 from retrieval.checkpoints import ModelName
 from retrieval.profiles import Checkpoints
+from retrieval.torch_runtime import require
 from retrieval.vlms import PromptImage, Vlm
 from retrieval.vlms.images import encode, question_picture
-from retrieval.vlms.local import LocalVlm
-from retrieval.vlms.openai import OpenAIVlm
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,6 +72,8 @@ def _load(
     here = name is not None and Path(ModelName.parse(name).name).expanduser().is_dir()
     if url is not None and not here:
         _check_address(url, section)
+        from retrieval.vlms.openai import OpenAIVlm
+
         key = settings.answer.api_key if section == "answer" else settings.rerank.api_key
         return OpenAIVlm(
             url,
@@ -84,6 +85,9 @@ def _load(
         )
     if name is None:
         return None
+    require("torch")
+    from retrieval.vlms.local import LocalVlm
+
     return LocalVlm(
         checkpoints.find(name), settings.models, image_pixels=settings.answer.image_pixels
     )

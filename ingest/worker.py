@@ -83,7 +83,10 @@ class Worker:
     def _settle(self, document: Document) -> None:
         attempts = self._catalog.attempts(document.id)
         if attempts > MAX_ATTEMPTS:
-            reason = f"gave up after {MAX_ATTEMPTS} attempts without a single new page"
+            reason = (
+                f"gave up after {MAX_ATTEMPTS} attempts without a single new page: ingest the file"
+                " again to try once more"
+            )
             self._catalog.settle(document.id, "failed", reason)
             return
         try:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 ProfileName = Literal["lite", "cpu", "gpu"]
 
+RetrieverName = Literal["sparse", "dense", "tokens", "patches", "clip", "page-number"]
+"""Every ranked list that a profile may have."""
+
 BUNDLED = "minilm-l6-v2"
 """The text model that comes with Pageglass and needs no checkpoint."""
 
@@ -51,10 +54,15 @@ PROFILES: Mapping[ProfileName, ProfileData] = MappingProxyType(
                 rerank="HuggingFaceTB/SmolVLM-500M-Instruct",
                 answer="HuggingFaceTB/SmolVLM-500M-Instruct",
             ),
-            # SmolVLM-500M's architecture takes two cores about 27 s for a page of 2048 pixels and
+            # ColSmol's architecture takes two cores about 40 s a page: small batches lose little
+            # when they are cut short. SmolVLM-500M's takes about 27 s for a page of 2048 pixels and
             # 17 s for one of 1024 (float32): eight pages to rerank would take minutes, and five to
             # answer from are more than it can read at once.
-            {"rerank": {"pages": 0}, "answer": {"pages": 3, "image_pixels": 1024}},
+            {
+                "ingest": {"batch_pages": 2},
+                "rerank": {"pages": 0},
+                "answer": {"pages": 3, "image_pixels": 1024},
+            },
         ),
         "gpu": ProfileData(
             ProfileModels(

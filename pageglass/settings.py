@@ -24,7 +24,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableSetting
 
 from pageglass.errors import SettingsError
-from pageglass.profiles import PROFILES, ProfileName
+from pageglass.profiles import PROFILES, ProfileName, RetrieverName
 
 
 class _Section(BaseModel):
@@ -165,7 +165,7 @@ class SearchSettings(_Section):
         description="How lists are fused: by rank, or by scores scaled by range or distribution.",
     )
     rrf_k: int = Field(default=60, ge=1, description="The constant k of reciprocal rank fusion.")
-    weights: dict[str, float] = Field(
+    weights: dict[RetrieverName, float] = Field(
         default_factory=dict,
         description="Fusion weight by retriever, over the profile's own; 0 switches one off.",
     )
@@ -197,7 +197,7 @@ class RerankSettings(_Section):
     )
     url: str | None = Field(
         default=None,
-        description="OpenAI-compatible server of the reranking model; default: in this process.",
+        description="OpenAI-compatible server of the reranking model; default: as for answers.",
     )
     api_key: SecretStr | None = Field(default=None, description="That server's API key.")
 

@@ -17,14 +17,11 @@ from pageglass.profiles import BUNDLED, PROFILES, ProfileModels
 from pageglass.settings import IndexSettings, ModelSettings, Settings
 from retrieval.checkpoints import Checkpoint, Fetch, find
 from retrieval.encoders import Encoder
-from retrieval.encoders.bge_m3 import BgeM3Encoder
 from retrieval.encoders.bm25 import Bm25Encoder
-from retrieval.encoders.clip import ClipEncoder
-from retrieval.encoders.colpali import ColPaliEncoder
 from retrieval.encoders.minilm import MiniLM
 from retrieval.encoders.minilm_encoder import MiniLMEncoder
-from retrieval.encoders.multivector import MultiVectorPageEncoder, is_multivector
 from retrieval.index import CollectionSpec
+from retrieval.torch_runtime import require
 
 PAGE_NUMBER = "page-number"
 """The retriever of pages that the question names; it needs no vectors."""
@@ -181,6 +178,8 @@ def load_profile(settings: Settings, minilm: MiniLM, checkpoints: Checkpoints) -
     for collection, model, build in wanted:
         if model is None:
             continue
+        if model != BUNDLED:
+            require("torch")
         built = build(model, parts)
         vectors = {name: spec for e in built.encoders for name, spec in e.vectors.items()}
         described = {key: value for e in built.encoders for key, value in e.model.items()}
@@ -189,7 +188,13 @@ def load_profile(settings: Settings, minilm: MiniLM, checkpoints: Checkpoints) -
     return Profile(settings.profile, tuple(spaces))
 
 
+# Each imports its encoder late: `lite` starts sooner without.
+
+
 def _visual(name: str, parts: _Parts) -> _Built:
+    from retrieval.encoders.colpali import ColPaliEncoder
+    from retrieval.encoders.multivector import MultiVectorPageEncoder, is_multivector
+
     checkpoint = parts.checkpoints.find(name)
     kind = MultiVectorPageEncoder if is_multivector(checkpoint) else ColPaliEncoder
     encoder = kind(
@@ -206,6 +211,8 @@ def _visual(name: str, parts: _Parts) -> _Built:
 
 
 def _image(name: str, parts: _Parts) -> _Built:
+    from retrieval.encoders.clip import ClipEncoder
+
     checkpoint = parts.checkpoints.find(name)
     return _Built(
         checkpoint.label,
@@ -218,6 +225,9 @@ def _text(name: str, parts: _Parts) -> _Built:
     if name == BUNDLED:
         minilm = MiniLMEncoder(parts.minilm)
         return _Built(minilm.model["name"], (minilm, Bm25Encoder()), _TEXT)
+    from retrieval.encoders.bge_m3 import BgeM3Encoder
+    from retrieval.encoders.multivector import MultiVectorPageEncoder, is_multivector
+
     checkpoint = parts.checkpoints.find(name)
     if is_multivector(checkpoint):
         tokens = MultiVectorPageEncoder(checkpoint, parts.models)

@@ -32,13 +32,15 @@ Ranking = list[tuple[PageRef, float]]
 class SearchResult:
     """Ranked pages and how long each step took, in milliseconds.
 
-    ``usage`` is what models looked at on the way, ``notes`` say what did not go as asked.
+    ``usage`` is what models looked at on the way, ``notes`` say what did not go as asked,
+    ``transcription`` is what was read from the question's picture.
     """
 
     hits: tuple[Hit, ...]
     timings_ms: dict[str, float]
     usage: tuple[Usage, ...] = ()
     notes: tuple[str, ...] = ()
+    transcription: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

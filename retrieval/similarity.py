@@ -58,13 +58,14 @@ def similarity_maps(question: FloatArray, patches: FloatArray, grid: PatchGrid) 
 
 def heat(maps: FloatMap, tokens: Sequence[int] | None = None) -> FloatMap:
     """(rows, columns) in 0..1: the mean of the maps of ``tokens`` (None: all), stretched so that
-    the page's least similar cell is 0 and its most similar 1; all 0 where no cell stands out."""
+    the page's most similar cell is 1 and the less similar half of it, which is what all of the page
+    has in common, 0; all 0 where no cell stands out."""
     chosen = maps if tokens is None else maps[list(tokens)]
     if not len(chosen):
         return np.zeros(maps.shape[1:], np.float32)
     mean = chosen.mean(axis=0)
-    low, high = float(mean.min()), float(mean.max())
-    return (mean - low) / (high - low) if high > low else np.zeros_like(mean)
+    low, high = float(np.median(mean)), float(mean.max())
+    return np.clip((mean - low) / (high - low), 0, 1) if high > low else np.zeros_like(mean)
 
 
 def pooled_rows(patches: FloatArray, grid: PatchGrid) -> FloatArray:

@@ -95,17 +95,29 @@ def library(name: str, extra: str = "models") -> Any:
                 transformers.utils.logging.disable_progress_bar()
             return module
         except ModuleNotFoundError as error:
-            missing = error.name or name
-            raise MissingExtra(
-                f"{missing} is not installed: run {INSTALL[extra]} in Pageglass's folder"
-                " (profiles cpu and gpu need it)"
-            ) from None
+            raise MissingExtra(_missing(error.name or name, extra)) from None
         except (ImportError, OSError, RuntimeError) as error:
             # A library that is there and cannot be loaded: a torch and a CUDA that do not match.
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"{name} does not load: {reason}: reinstall it with {INSTALL[extra]}"
             ) from error
+
+
+def require(name: str, extra: str = "models") -> None:
+    """MissingExtra unless the library ``name`` is installed; imports nothing.
+
+    Asked before gigabytes are fetched for it.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise MissingExtra(_missing(name, extra))
+
+
+def _missing(name: str, extra: str) -> str:
+    return (
+        f"{name} is not installed: run {INSTALL[extra]} in Pageglass's folder"
+        " (profiles cpu and gpu need it)"
+    )
 
 
 @cache

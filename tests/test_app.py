@@ -393,6 +393,20 @@ def test_bodies_that_are_no_json_are_refused(http: httpx.Client, content: bytes)
     assert_problem(response, response.status_code, "request-invalid")
 
 
+def test_what_this_profile_cannot_do_is_said_and_is_no_fault_of_the_server(
+    http: httpx.Client, ferry: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = http.get(f"/documents/{ferry}/pages/1/heatmap", params={"question": "ferry"})
+    assert_problem(response, 501, "not-in-profile")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_body_that_is_no_json_is_said_to_be_none(http: httpx.Client) -> None:
+    for body in (b"{", b"when does the ferry leave?"):
+        response = http.post("/ask", content=body, headers={"content-type": "text/plain"})
+        assert "no JSON" in assert_problem(response, 422, "request-invalid")["detail"]
+
+
 def test_json_bodies_are_bounded(http: httpx.Client) -> None:
     # A question may bring a picture of 10 MB, which is 13.3 MB as base64.
     for size in (1_100_000, 16_000_000):

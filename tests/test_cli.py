@@ -217,7 +217,7 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, args: tuple[str, ...], wor
 
 
 @pytest.mark.parametrize(
-    "args", [(), ("ingest",), ("ask", "hi", "--top-k", "0"), ("fly",), ("search", "hi", "--jsn")]
+    "args", [(), ("ask", "hi", "--top-k", "0"), ("fly",), ("search", "hi", "--jsn")]
 )
 def test_unknown_words_exit_2(run: Run, args: tuple[str, ...]) -> None:
     assert run(*args).returncode == 2
@@ -481,6 +481,12 @@ def test_file_names_that_are_no_utf8_survive(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     [report] = json.loads(done.stdout)["files"]
     assert report["outcome"] == "indexed"
+
+
+def test_ingest_without_a_path_has_nothing_to_do_where_nothing_is_queued(run: Run) -> None:
+    done = run("ingest")
+    assert done.returncode == 0
+    assert done.stderr.strip() == "nothing is queued: name PDF files, or folders of them"
 
 
 # A Qdrant server

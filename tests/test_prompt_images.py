@@ -194,7 +194,7 @@ def moving() -> bytes:
         (bomb(60000, 60000), "far too many pixels"),
         (moving(), "moves"),
         (file(Image.new("RGB", (20000, 100))), "strip of 20000 x 100"),
-        (b"x" * (20 << 20) + b"x", "21.0 MB and may have 21.0"),
+        (b"x" * (20 << 20) + b"x", "more than 20 MB"),
     ],
     ids=[
         "empty",

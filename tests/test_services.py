@@ -82,6 +82,12 @@ def test_the_image_of_a_page_that_is_gone_is_one_clear_line(
         services.page_image(page)
 
 
+def test_where_nothing_is_indexed_the_answer_says_so(services: Services) -> None:
+    answer = services.ask("Why did the pump break down?")
+    assert answer.status == "not_found"
+    assert answer.notes == ("nothing is indexed yet: `pageglass ingest PATH` adds documents",)
+
+
 def test_an_answer_quotes_its_page_word_for_word(services: Services, tmp_path: Path) -> None:
     ingest(services, pdf(tmp_path / "log.pdf", [BREAD, PUMP, TREE]))
     answer = services.ask("How many lime trees did the city plant along the canal?")

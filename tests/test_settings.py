@@ -31,6 +31,7 @@ def test_flags_beat_environment_beats_file_beats_default(
         ("[search]\ntop_kk = 1", "top_kk"),
         ("[search]\ntop_k = 0", "search.top_k"),
         ("profile = 'huge'", "profile"),
+        ("[search.weights]\nsprase = 2", "search.weights.sprase"),
         ("[search", "pageglass.toml"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pageglass.errors import MissingExtra, ModelError, OutOfMemory
 from pageglass.settings import ModelSettings
-from retrieval.torch_runtime import Batches, library, runtime
+from retrieval.torch_runtime import Batches, library, require, runtime
 
 
 class Device:
@@ -115,3 +115,9 @@ def test_image_processors_load_whatever_torchvision_was_built_for() -> None:
 def test_importing_the_runtime_imports_no_torch() -> None:
     program = "import sys, retrieval.torch_runtime; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, check=True)
+
+
+def test_a_library_can_be_asked_for_before_anything_is_fetched_for_it() -> None:
+    require("json")
+    with pytest.raises(MissingExtra, match=r"no_such_library is not installed: run pip install"):
+        require("no_such_library")

@@ -42,7 +42,7 @@ def question_picture(
     """
     if len(data) > max_bytes:
         raise ImageError(
-            f"the picture has {len(data) / 1e6:.1f} MB and may have {max_bytes / 1e6:.1f}"
+            f"the picture has more than {max_bytes >> 20} MB (setting search.picture_mb)"
         )
     return _decode(data, max_pixels=max_pixels, longest_side=_LONGEST_SIDE)
 
