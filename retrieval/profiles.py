@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pageglass.errors import ModelError
-from pageglass.profiles import BUNDLED, PROFILES, ProfileModels
+from pageglass.profiles import BUNDLED, PROFILES, ProfileModels, RetrieverName
 from pageglass.settings import IndexSettings, ModelSettings, Settings
 from retrieval.checkpoints import Checkpoint, Fetch, find
 from retrieval.encoders import Encoder
@@ -74,7 +74,7 @@ class Profile:
         """The names of its collections; each is a stage every page goes through."""
         return tuple(space.spec.name for space in self.spaces)
 
-    def weights(self, overrides: Mapping[str, float]) -> dict[str, float]:
+    def weights(self, overrides: Mapping[RetrieverName, float]) -> dict[str, float]:
         """Fusion weight by retriever, the profile's own under ``overrides``.
 
         A list found by picture weighs 1, or 0 where the retriever is switched off.
@@ -84,7 +84,7 @@ class Profile:
             for space in self.spaces
             for retriever in space.retrievers
         }
-        chosen = {PAGE_NUMBER: _PAGE_NUMBER_WEIGHT} | own | dict(overrides)
+        chosen: dict[str, float] = {PAGE_NUMBER: _PAGE_NUMBER_WEIGHT, **own, **overrides}
         return {name + BY_PICTURE: float(chosen[name] > 0) for name in own} | chosen
 
 
