@@ -157,10 +157,10 @@ def test_sixteen_ask_at_once_while_a_document_is_indexed_and_one_removed(
             answers = [pool.submit(services.ask, QUESTION) for _ in range(32)]
             services.remove(doomed_id)
             said = [answer.result() for answer in answers]
-        for answer in said:
-            # Pages that were found and are removed before they are shown cannot answer.
-            found = {hit.ref.document_id for hit in answer.hits}
-            assert answer.status == "answered" or doomed_id in found
+        # What was found and is removed before it is shown cannot answer; nobody gets an error.
+        statuses = {answer.status for answer in said}
+        assert "answered" in statuses
+        assert statuses <= {"answered", "not_found"}
         after = services.ask(QUESTION, documents=[log.id])
         assert after.citations[0].ref == PageRef(log.id, 1)
         assert doomed_id not in {h.ref.document_id for h in services.search(QUESTION).hits}
