@@ -12,6 +12,7 @@ from PIL import Image, ImageChops
 from pageglass.errors import UsageError
 from retrieval.encoders import PatchEncoder, SparseVector, Vectors
 from retrieval.encoders.bm25 import is_stopword
+from retrieval.page_shapes import on_paper
 from retrieval.similarity import FloatMap, heat, similarity_maps
 
 _GLOW = (255, 120, 20)
@@ -31,7 +32,7 @@ def draw_heat_map(
     if patches is None or isinstance(patches, SparseVector):
         raise UsageError("this page is not in the page-image index yet: see its document's state")
     with Image.open(io.BytesIO(image)) as opened:
-        page = opened.convert("RGB")
+        page = on_paper(opened.convert("RGB"))
     asked = encoder.encode_question(question).get("patches")
     if asked is None or isinstance(asked, SparseVector):
         raise UsageError("the question has no words for a heat-map")

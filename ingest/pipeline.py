@@ -247,7 +247,8 @@ class Pipeline:
             except Exception as error:
                 # Whatever an image does to the OCR engine, the page keeps its image and layer.
                 _log.exception("OCR of page %d failed", raw.index + 1)
-                result = StageResult(raw.index, OCR_STAGE, "failed", f"OCR failed: {error}")
+                reason = f"OCR failed: {str(error) or type(error).__name__}"
+                result = StageResult(raw.index, OCR_STAGE, "failed", reason)
             else:
                 if sum(len(word.text) for word in seen) > characters:
                     words, source = seen, "ocr"

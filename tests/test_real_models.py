@@ -217,6 +217,27 @@ def test_a_server_that_fails_leaves_quotes_of_the_pages(
     assert all("\n" not in note for note in answer.notes)
 
 
+@pytest.mark.parametrize("family", tiny_visual.FAMILIES)
+def test_pages_of_any_shape_are_indexed_shown_and_found(
+    tmp_path: Path, checkpoints: dict[str, str], server: OpenAIServer, family: str
+) -> None:
+    document = pymupdf.open()
+    for width, height in ((4000, 6), (6, 4000), (3, 3), (595, 842)):
+        document.new_page(width=width, height=height).draw_rect((0, 0, 3, 3), fill=(0, 0, 0))
+    document[3].insert_text((72, 72), PUMP)
+    document.save(tmp_path / "odd.pdf")
+    models = {"visual": str(tiny_visual.visual_checkpoint(family, tmp_path / "visual"))}
+    with Services(gpu(tmp_path / "d", checkpoints, server, models=models), command="t") as services:
+        (report,) = services.ingest([tmp_path / "odd.pdf"])
+        assert report.outcome == "indexed", report.reason
+        found = services.search(QUESTION)
+        assert {hit.ref.number for hit in found.hits} == {1, 2, 3, 4}
+        assert all(hit.why.yes is not None for hit in found.hits)
+        assert services.ask(QUESTION).citations[0].ref.number == 4
+        for number in range(1, 5):
+            assert services.heat_map(services.documents()[0].id, number, QUESTION)[:4] == b"\x89PNG"
+
+
 # Heat-maps
 
 

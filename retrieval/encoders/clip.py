@@ -15,6 +15,7 @@ from pageglass.settings import ModelSettings
 from retrieval.checkpoints import Checkpoint
 from retrieval.encoders import FloatArray, PageInput, Vectors
 from retrieval.index import VectorSpec
+from retrieval.page_shapes import on_paper
 from retrieval.torch_runtime import Batches, Runtime, library, runtime
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ class ClipEncoder:
     def _encode(self, images: Sequence[Image.Image]) -> list[FloatArray]:
         torch = library("torch")
         loaded = self._load()
-        pixels = torch.stack([loaded.preprocess(image.convert("RGB")) for image in images])
+        pixels = torch.stack(
+            [loaded.preprocess(on_paper(image.convert("RGB"))) for image in images]
+        )
         with torch.inference_mode():
             encoded = loaded.model.encode_image(
                 pixels.to(loaded.runtime.device, loaded.runtime.torch_dtype), normalize=True

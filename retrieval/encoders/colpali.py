@@ -29,6 +29,7 @@ from retrieval.encoders.patches import (
     visual_vectors,
 )
 from retrieval.index import VectorSpec
+from retrieval.page_shapes import on_paper
 from retrieval.similarity import PatchGrid
 from retrieval.torch_runtime import Batches, library, runtime
 
@@ -142,7 +143,7 @@ class ColPaliEncoder:
     def patch_grid(self, image: Image.Image) -> PatchGrid:
         """Where the rows of a page's ``patches`` lie on its image; no model runs."""
         with self._processing:
-            return self._grids(self._processor.process_images([image]))[0]
+            return self._grids(self._processor.process_images([on_paper(image)]))[0]
 
     def question_tokens(self, text: str) -> list[str]:
         """What each row of the question's ``patches`` stands for; the model's own tokens too."""
@@ -158,7 +159,7 @@ class ColPaliEncoder:
 
     def _page_rows(self, images: Sequence[Image.Image]) -> list[PageRows]:
         with self._processing:
-            inputs = self._processor.process_images(list(images))
+            inputs = self._processor.process_images([on_paper(image) for image in images])
             grids = self._grids(inputs)
         return [PageRows(*page) for page in zip(self._rows(inputs), grids, strict=True)]
 

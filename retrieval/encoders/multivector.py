@@ -36,6 +36,7 @@ from retrieval.encoders.patches import (
     visual_vectors,
 )
 from retrieval.index import VectorSpec
+from retrieval.page_shapes import on_paper
 from retrieval.similarity import PatchGrid
 from retrieval.torch_runtime import Batches, library, runtime
 
@@ -151,7 +152,7 @@ class MultiVectorPageEncoder:
         """
         if not self._visual:
             raise ModelError(f"{self._checkpoint.name} encodes text: its vectors have no patches")
-        inputs = self._inputs([image.convert("RGB")], "document")
+        inputs = self._inputs([on_paper(image.convert("RGB"))], "document")
         with self._processing:
             # The mask alone, not the model, decides which rows are a page's.
             return self._grids(self._mask(inputs, "document"))[0]
@@ -166,7 +167,7 @@ class MultiVectorPageEncoder:
             return readable(self._model.tokenizer, ids[kept.astype(bool)])
 
     def _page_rows(self, images: Sequence[Image.Image]) -> list[PageRows]:
-        inputs = self._inputs(list(images), "document")
+        inputs = self._inputs([on_paper(image) for image in images], "document")
         with self._processing:
             grids = self._grids(self._mask(inputs, "document"))
         rows = self._rows(inputs, "document")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pageglass.errors import ImageError, StoreError
 from pageglass.images import ImageStore
 from pageglass.types import Page
+from retrieval.page_shapes import on_paper
 from retrieval.vlms import PromptImage
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # Larger than any model looks at, so nothing is lost.
 _LONGEST_SIDE = 4096
-# Some models' processors give up beyond 200 to 1, and nothing can be read there.
+# Of a question's picture; pages are as they are.
 _LONGEST_SHAPE = 100
 _JPEG_QUALITY = 85
 # Drawings and screenshots have no more colours; their edges suffer from JPEG.
@@ -58,7 +59,7 @@ def encode(image: Image.Image, *, longest_side: int) -> PromptImage:
     so."""
     from PIL import Image
 
-    shown = image.copy()
+    shown = on_paper(image).copy()
     shown.info.clear()  # Pillow would write on an EXIF block or a comment it finds there.
     shown.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     data = _written(shown, "JPEG")
@@ -86,7 +87,7 @@ def _decode(data: bytes, *, longest_side: int, max_pixels: int | None = None) ->
                 raise ImageError(
                     f"the picture has {width} x {height} pixels and may have {max_pixels:,} in all"
                 )
-            if max(width, height) > _LONGEST_SHAPE * min(width, height):
+            if max_pixels is not None and max(width, height) > _LONGEST_SHAPE * min(width, height):
                 raise ImageError(
                     f"the picture is a strip of {width} x {height} pixels: cut out what matters"
                 )
