@@ -54,10 +54,10 @@ PROFILES: Mapping[ProfileName, ProfileData] = MappingProxyType(
                 rerank="HuggingFaceTB/SmolVLM-500M-Instruct",
                 answer="HuggingFaceTB/SmolVLM-500M-Instruct",
             ),
-            # ColSmol's architecture takes two cores about 40 s a page: small batches lose little
-            # when they are cut short. SmolVLM-500M's takes about 27 s for a page of 2048 pixels and
-            # 17 s for one of 1024 (float32): eight pages to rerank would take minutes, and five to
-            # answer from are more than it can read at once.
+            # A page takes a processor of few cores tens of seconds to encode, and about as long to
+            # be looked at by SmolVLM (`pageglass doctor` measures it): small batches lose little
+            # when they are cut short, eight pages to rerank would take minutes, and five to answer
+            # from are more than SmolVLM can read at once.
             {
                 "ingest": {"batch_pages": 2},
                 "rerank": {"pages": 0},
