@@ -95,9 +95,9 @@ class Searcher:
         rankings = self.rankings(encoded, scope or Scope())
         searched_at = time.perf_counter()
         looked_at = self._reranker.pages if self._reranker else 0
-        fused = SearchResult(self.fuse(rankings, max(top_k, looked_at)), {})
+        fused = self.fuse(rankings, max(top_k, looked_at))
         fused_at = time.perf_counter()
-        ranked = self.rerank(question, fused.hits)
+        ranked = self.rerank(question, fused)
         ended = time.perf_counter()
         timings = {
             "encode": 1000 * (encoded_at - started),
