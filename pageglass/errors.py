@@ -5,6 +5,8 @@
     │   ├── QuestionError       empty or too long
     │   ├── CollectionNameError a collection name that is no plain name
     │   ├── DocumentNotFound    no document has this id
+    │   ├── JobNotFound         no job has this id
+    │   ├── JobConflict         the job is not in a state in which that can be done
     │   ├── PageNotFound        the document has no such page
     │   ├── ImageError          the question's picture is damaged, too large or no picture
     │   ├── NotInProfile        it needs a model that the profile in use does not have
@@ -12,9 +14,12 @@
     ├── DocumentError           this file cannot become pages; trying again will not help
     │   ├── NotADocument        not a PDF, empty, or damaged beyond repair
     │   ├── EncryptedDocument   needs a password
+    │   ├── FormatUnsupported   of a kind that this installation cannot make pages of
     │   └── LimitExceeded       larger, longer or slower than a limit allows
+    ├── FileChanged             the file changed while it was read; the next look takes it
     ├── StoreError              the data folder or an index cannot be used as it is
     │   ├── FolderInUse         another process owns the data folder
+    │   ├── DiskFull            too little room is left to go on safely
     │   ├── IndexMismatch       the index was made by other models or settings
     │   └── StoreUnreachable    the Qdrant server does not answer, or not in time
     ├── ModelError              a model file is missing, damaged or unusable
@@ -67,6 +72,20 @@ class DocumentNotFound(UsageError):
     status = 404
 
 
+class JobNotFound(UsageError):
+    """No job has this id."""
+
+    code = "job-not-found"
+    status = 404
+
+
+class JobConflict(UsageError):
+    """The job is not in a state in which that can be done."""
+
+    code = "job-conflict"
+    status = 409
+
+
 class PageNotFound(UsageError):
     """The document has no such page."""
 
@@ -112,11 +131,25 @@ class EncryptedDocument(DocumentError):
     code = "document-encrypted"
 
 
+class FormatUnsupported(DocumentError):
+    """The file is of a kind that this installation cannot make pages of."""
+
+    code = "format-unsupported"
+    status = 415
+
+
 class LimitExceeded(DocumentError):
     """The file is larger, longer or slower than a limit allows."""
 
     code = "limit-exceeded"
     status = 413
+
+
+class FileChanged(PageglassError):
+    """The file changed while it was read; the next look takes it."""
+
+    code = "file-changed"
+    status = 409
 
 
 class StoreError(PageglassError):
@@ -131,6 +164,13 @@ class FolderInUse(StoreError):
 
     code = "folder-in-use"
     status = 409
+
+
+class DiskFull(StoreError):
+    """Too little room is left on the data folder's disk to go on safely."""
+
+    code = "disk-full"
+    status = 507
 
 
 class IndexMismatch(StoreError):

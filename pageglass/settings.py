@@ -52,6 +52,14 @@ class LimitSettings(_Section):
         description="Wall clock and CPU time a single page may take, in seconds.",
     )
     words: int = Field(default=20_000, ge=100, description="Most words kept of a page.")
+    output_mb: int = Field(
+        default=8192,
+        ge=1,
+        description="Most page images and words that may come of one document, in MB.",
+    )
+    convert_seconds: float = Field(
+        default=120.0, gt=0, description="Time LibreOffice may take for one office file, in seconds."
+    )
 
 
 class IngestSettings(_Section):
@@ -65,6 +73,38 @@ class IngestSettings(_Section):
     )
     batch_pages: int = Field(
         default=16, ge=1, le=256, description="Pages encoded and stored at a time."
+    )
+    office: bool = Field(
+        default=True,
+        description="Turn office files into pages with LibreOffice, where it is installed.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="Processes that read and encode pages, 0 for none beside the main one; default:"
+        " one a core, at most 4 (lite), or 0.",
+    )
+    attempts: int = Field(
+        default=5,
+        ge=1,
+        description="Attempts in a row without a new page, after which a document is given up.",
+    )
+    backoff_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="Wait before the second attempt; it doubles from one to the next, up to an"
+        " hour.",
+    )
+    lease_seconds: float = Field(
+        default=900.0,
+        ge=1,
+        description="A worker that gives no sign this long is ended and its work done by another.",
+    )
+    reserve_mb: int = Field(
+        default=512,
+        ge=0,
+        description="Disk space that is kept free: below it nothing is taken in or indexed.",
     )
     limits: LimitSettings = LimitSettings()
 
@@ -243,6 +283,32 @@ class WatchSettings(_Section):
     rescan_seconds: float = Field(
         default=300.0, gt=0, description="Full rescan of watched folders at this interval."
     )
+    polling: Literal["auto", "always"] = Field(
+        default="auto",
+        description="Look at folders at intervals instead of waiting for events; auto: where they"
+        " are on a network file system.",
+    )
+    poll_seconds: float = Field(default=5.0, gt=0, description="Interval of polling, in seconds.")
+    by_folder: bool = Field(
+        default=False, description="Each sub-folder of a watched folder is a collection of its own."
+    )
+    ignore: list[str] = Field(
+        default_factory=list,
+        description="Files that are passed over, as patterns like those of .gitignore.",
+    )
+    grace_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="A document is removed once its file has been gone this long.",
+    )
+    hold_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="If more than this share of a folder's files, and hold_files at least, are"
+        " gone, removal waits for a person's word.",
+    )
+    hold_files: int = Field(default=10, ge=1, description="See watch.hold_share.")
 
 
 class ServerSettings(_Section):
