@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +20,20 @@ from generate.answer import Answerer
 from generate.models import Asked, OnText
 from generate.models.extractive import ExtractiveModel
 from generate.models.vlm import VlmAnsweringModel
+from ingest.backup import BackupReport, backup
 from ingest.catalog import Catalog
+from ingest.check import Finding, check
+from ingest.database import Database
+from ingest.jobs import Job, Jobs, JobState
 from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
-from ingest.watch import Watcher, files_in
-from ingest.worker import Worker
-from pageglass.errors import NotInProfile, PageglassError, QuestionError, StoreError
+from ingest.sources import Source
+from ingest.watch import PlannedAction, Watcher, files_in
+from ingest.workers import WorkerPool, worker_processes
+from ingest.writer import Writer
+from pageglass.errors import DiskFull, NotInProfile, PageglassError, QuestionError, StoreError
 from pageglass.images import ImageStore
-from pageglass.settings import Settings
+from pageglass.settings import IndexSettings, Settings
 from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
@@ -38,13 +45,15 @@ from pageglass.types import (
 )
 from retrieval.encoders import ImageEncoder, PatchEncoder
 from retrieval.encoders.minilm import MiniLM
-from retrieval.index import Index, Scope, open_index
+from retrieval.index import CollectionSpec, Index, Scope, open_index
 from retrieval.profiles import Checkpoints, chosen_models, load_profile
 from retrieval.rerank import Reranker
 from retrieval.search import Searcher, SearchResult
 from retrieval.vlms.images import PromptImages
 
 _log = logging.getLogger(__name__)
+
+OpenIndex = Callable[[IndexSettings, Path, CollectionSpec], Index]
 
 Progress = Callable[[Document], None]
 """Called whenever a document moved on: look at ``state``, ``pages_indexed`` and ``pages``."""
@@ -68,6 +77,12 @@ class Status:
     profile: str
     documents: dict[str, int]
     """Documents by state."""
+    jobs: dict[str, int]
+    """Jobs by state."""
+    held: int
+    """Removals that wait for a person's word (`pageglass deletions`)."""
+    outage: str | None
+    """Why nothing can be stored at the moment."""
     pages: int
     collections: dict[str, int]
     """Indexed pages by collection."""
@@ -81,8 +96,18 @@ class Services:
     batches of pages and frees the folder for the next owner.
     """
 
-    def __init__(self, settings: Settings, *, command: str, address: str | None = None) -> None:
-        """Own ``settings.data_dir``; FolderInUse names the owner where there is one."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        command: str,
+        address: str | None = None,
+        open_index: OpenIndex = open_index,
+    ) -> None:
+        """Own ``settings.data_dir``; FolderInUse names the owner where there is one.
+
+        ``open_index`` opens the store of vectors.
+        """
         self.settings = settings
         folder = settings.data_dir
         self._threads: list[threading.Thread] = []
@@ -90,10 +115,10 @@ class Services:
         with ExitStack() as stack:
             lock = OwnerLock(folder, Owner(os.getpid(), command, address))
             stack.callback(lock.release)
-            self.catalog = Catalog(folder / "catalog.sqlite")
-            stack.callback(self.catalog.close)
-            # Whoever was indexing owned the folder, and no longer does.
-            self.catalog.requeue()
+            database = Database(folder / "catalog.sqlite")
+            stack.callback(database.close)
+            self.catalog = Catalog(database)
+            self.jobs = Jobs(database, settings.ingest)
             minilm = MiniLM(threads=settings.threads)
             models = chosen_models(settings)
             checkpoints = Checkpoints(
@@ -110,19 +135,17 @@ class Services:
             ocr = Ocr(threads=settings.threads)
             vision = load_vision_models(settings, models, checkpoints)
             stack.callback(vision.close)
-            self._pipeline = Pipeline(
+            self.writer = Writer(
+                database=database,
                 catalog=self.catalog,
-                originals=folder / "originals",
+                jobs=self.jobs,
+                folder=folder,
                 images=self._images,
-                profile=profile,
                 indexes=indexes,
                 settings=settings.ingest,
-                ocr=ocr,
             )
-            stack.callback(self._pipeline.close)
-            self._pipeline.finish_removals()
-            # There may be a profile or model that is new here.
-            self.catalog.requeue_without(self._pipeline.stages)
+            self.writer.progress = self._report
+            self._local = lambda: Pipeline(profile, ocr, settings.ingest)
             seeing = {v.image_pixels for v in (vision.answer, vision.rerank) if v is not None}
             shown = {side: PromptImages(self._images, side) for side in seeing}
             self.searcher = Searcher(
@@ -144,7 +167,7 @@ class Services:
                 fallback=quoting if vision.answer else None,
             )
             self._pictures = PictureReader(vision.answer, ocr, settings)
-            self._worker = Worker(self.catalog, self._pipeline, progress=self._report)
+            self._workers: WorkerPool | None = None
             self._watchers: list[Watcher] = []
             self._stack = stack.pop_all()
 
@@ -152,7 +175,7 @@ class Services:
         """Stop between two batches, flush, and free the folder."""
         for watcher in self._watchers:
             watcher.stop()
-        self._worker.stop()
+        self._stop_workers()
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -245,11 +268,11 @@ class Services:
         found = self.searcher.search(asked, picture=image, scope=scope, top_k=top_k)
         _log_usage(found.usage)
         notes = found.notes
-        if waiting := self.catalog.waiting():
+        if waiting := self.jobs.live():
             are = "document is" if waiting == 1 else "documents are"
             goes_on = "a server goes on by itself, else `pageglass ingest` does"
             notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
-        if not found.hits and not self.catalog.documents():
+        if not found.hits and not self.catalog.counts()[0]:
             notes = (*notes, "nothing is indexed yet: `pageglass ingest PATH` adds documents")
         if picture is None:
             return replace(found, notes=notes)
@@ -290,20 +313,25 @@ class Services:
         Without paths, whatever is queued already.
         """
         check_collection_name(collection)
-        self._progress = progress
+        # What moves on a worker's thread is told on the caller's.
+        moved: queue.SimpleQueue[Document] = queue.SimpleQueue()
+        self._progress = moved.put
         waiting: dict[str, list[str]] = {}
         if not paths:
             # Nothing new: what a change of models, or an earlier stop, left to be done.
-            waiting = {d.id: [d.name] for d in self.catalog.documents() if d.state == "queued"}
+            live = self.jobs.list(("queued", "running"), limit=1_000_000)
+            waiting = {job.document_id: [job.name] for job in live}
         for path in files_in(paths):
             try:
                 with path.open("rb") as file:
-                    enqueued = self._pipeline.enqueue(
+                    enqueued = self.writer.enqueue(
                         file,
                         collection=collection,
                         source=str(path.resolve()),
                         name=path.name,
                     )
+            except DiskFull:
+                raise
             except PageglassError as error:
                 yield FileReport(str(path), "failed", None, str(error))
             except OSError as error:
@@ -313,18 +341,42 @@ class Services:
                     waiting.setdefault(enqueued.document.id, []).append(str(path))
                 else:
                     yield FileReport(str(path), "unchanged", enqueued.document, None)
-        while waiting and self._worker.step():
-            for id in list(waiting):
-                if not self.catalog.exists(id):
-                    for path in waiting.pop(id):
-                        reason = "removed while it was being indexed"
-                        yield FileReport(path, "failed", None, reason)
+        if not waiting:
+            return
+        # One document is one worker's work, and this process can do that as well as another.
+        several = len(waiting) > 1
+        self._start_workers(worker_processes(self.settings) if several else 0)
+        try:
+            while waiting:
+                try:
+                    document = moved.get(timeout=1.0)
+                except queue.Empty:
+                    yield from self._ended(waiting, list(waiting))
                     continue
-                document = self.catalog.document(id)
-                if document.state in ("indexed", "failed"):
-                    outcome = "indexed" if document.state == "indexed" else "failed"
-                    for path in waiting.pop(id):
-                        yield FileReport(path, outcome, document, document.reason)
+                if progress is not None:
+                    progress(document)
+                yield from self._ended(waiting, [document.id])
+        finally:
+            self._stop_workers()
+
+    def _ended(self, waiting: dict[str, list[str]], ids: Sequence[str]) -> Iterator[FileReport]:
+        """Report and drop those of ``waiting`` that have ended; ``ids`` may have. StoreError where
+        nothing can be stored now: what is queued stays so."""
+        if self.writer.outage is not None:
+            raise StoreError(self.writer.outage)
+        for id in ids:
+            if id not in waiting:
+                continue
+            if not self.catalog.exists(id):
+                for path in waiting.pop(id):
+                    yield FileReport(path, "failed", None, "removed while it was being indexed")
+                continue
+            if self.jobs.get(id).state in ("queued", "running"):
+                continue
+            document = self.catalog.document(id)
+            outcome = "indexed" if document.state == "indexed" else "failed"
+            for path in waiting.pop(id):
+                yield FileReport(path, outcome, document, document.reason)
 
     def add(
         self,
@@ -340,33 +392,104 @@ class Services:
         the first. Without one, uploads of different bytes are different documents.
         """
         check_collection_name(collection)
-        enqueued = self._pipeline.enqueue(
+        return self.writer.enqueue(
             data,
             collection=collection,
             source=source or f"upload:{name}:{time.time_ns()}",
             name=name,
-        )
-        self._worker.wake()
-        return enqueued.document
+        ).document
 
     def start_worker(self, *, progress: Progress | None = None) -> None:
-        """Index queued documents on a background thread (`serve`, `watch`)."""
+        """Index queued documents in the background (`serve`, `watch`)."""
         self._progress = progress
-        self._start("worker", self._worker.forever)
+        self._start_workers(worker_processes(self.settings))
 
     def watch(self, folders: Sequence[Path], *, collection: str = DEFAULT_COLLECTION) -> None:
-        """Keep folders indexed, on a background thread."""
-        check_collection_name(collection)
-        watcher = Watcher(
-            folders,
-            catalog=self.catalog,
-            pipeline=self._pipeline,
-            collection=collection,
-            settings=self.settings.watch,
-            wake=self._worker.wake,
-        )
+        """Keep folders indexed, on a background thread. SettingsError where they overlap."""
+        watcher = self._watcher(folders, collection)
         self._watchers.append(watcher)
         self._start("watcher", watcher.forever)
+
+    def plan(
+        self, folders: Sequence[Path], *, collection: str = DEFAULT_COLLECTION
+    ) -> list[PlannedAction]:
+        """What watching would do now; nothing is done."""
+        return self._watcher(folders, collection).plan()
+
+    def _watcher(self, folders: Sequence[Path], collection: str) -> Watcher:
+        check_collection_name(collection)
+        return Watcher(
+            folders, registry=self.writer, collection=collection, settings=self.settings.watch
+        )
+
+    def held(self) -> list[Source]:
+        """Files of watched folders that are gone, whose documents wait for a person's word."""
+        return [source for source in self.catalog.watched() if source.deletion == "held"]
+
+    def settle_held(self, *, remove: bool, folder: str | None = None) -> int:
+        """Remove the documents of ``held`` files, or keep them for good; how many there were."""
+        held = [s for s in self.held() if folder is None or s.path.startswith(f"{folder}{os.sep}")]
+        if remove:
+            self.writer.forget(held)
+        else:
+            self.catalog.unwatch(held)
+        return len(held)
+
+    # Jobs
+
+    def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
+        """Jobs in these states (none: all): running, queued, then the ended, newest first."""
+        return self.jobs.list(states, limit=limit)
+
+    def job(self, document_id: str) -> Job:
+        """The work on a document; JobNotFound."""
+        return self.jobs.get(document_id)
+
+    def retry(self, document_id: str) -> Job:
+        """Try again, at once, what failed, was cancelled or waits. JobNotFound, JobConflict."""
+        self.jobs.retry(document_id)
+        self._wake()
+        return self.jobs.get(document_id)
+
+    def cancel(self, document_id: str) -> Job:
+        """Stop work on a document; its indexed pages stay. JobNotFound, JobConflict."""
+        self.jobs.cancel(document_id)
+        return self.jobs.get(document_id)
+
+    def _wake(self) -> None:
+        if self._workers is not None:
+            self._workers.wake()
+
+    # Keeping in order
+
+    def check(self, *, repair: bool = False, deep: bool = False) -> list[Finding]:
+        """Compare catalog, originals, images and collections; with ``repair``, set right what can
+        be. ``deep`` reads every file. Nothing is written meanwhile."""
+        folder = self.settings.data_dir
+        with self.writer.writing:
+            found = list(
+                check(
+                    self.catalog,
+                    originals=folder / "originals",
+                    images=self._images,
+                    indexes=self.searcher.indexes,
+                    converted=folder / "converted",
+                    repair=repair,
+                    deep=deep,
+                )
+            )
+        self._wake()
+        return found
+
+    def backup(self, target: Path) -> BackupReport:
+        """Copy the data folder, as it is at one moment, into a new one. UsageError, StoreError."""
+        return backup(
+            self.catalog,
+            self.settings.data_dir,
+            target,
+            indexes=self.searcher.indexes,
+            writing=self.writer.writing,
+        )
 
     # Looking up and removing
 
@@ -382,7 +505,7 @@ class Services:
 
     def remove(self, document_id: str) -> None:
         """Remove every trace of a document: points, page images, original, catalog rows."""
-        self._pipeline.remove(document_id)
+        self.writer.remove(document_id)
 
     def page(self, document_id: str, number: int) -> Page:
         """A page by its 1-based number; DocumentNotFound, PageNotFound."""
@@ -421,19 +544,30 @@ class Services:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        states: dict[str, int] = {}
-        pages: dict[str, int] = {}
-        for document in self.catalog.documents():
-            states[document.state] = states.get(document.state, 0) + 1
-            pages[document.collection] = pages.get(document.collection, 0) + document.pages_indexed
+        states, pages = self.catalog.counts()
+        held = sum(source.deletion == "held" for source in self.catalog.watched())
         return Status(
             data_dir=str(self.settings.data_dir),
             profile=self.settings.profile,
             documents=states,
+            jobs=self.jobs.counts(),
+            held=held,
+            outage=self.writer.outage,
             pages=sum(pages.values()),
             collections=pages,
             disk_bytes=_size(self.settings.data_dir),
         )
+
+    def _start_workers(self, processes: int) -> None:
+        self._workers = WorkerPool(
+            self.writer, self.jobs, self.settings, processes=processes, local=self._local
+        )
+        self._workers.start()
+
+    def _stop_workers(self) -> None:
+        if self._workers is not None:
+            self._workers.stop()
+            self._workers = None
 
     def _report(self, document: Document) -> None:
         if self._progress is not None:

@@ -183,7 +183,6 @@ def _grow(services: Services, sampled: list[tuple[Page, PagePoint]], size: int) 
             collection="default", sha256=sha256, source=sha256, name=sha256
         ).document.id
         chosen = sampled[: size - have]
-        catalog.claim()
         catalog.begin(copy, len(chosen))
         pages = [replace(p, ref=PageRef(copy, i)) for i, (p, _) in enumerate(chosen)]
         catalog.record(copy, pages, [])

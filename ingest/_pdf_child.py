@@ -1,14 +1,18 @@
-"""The program that opens PDFs: started by ``ingest.pdf`` in its own process, under limits.
+"""The program that opens files: started by ``ingest.pdf`` in its own process, under limits.
 
 It reads requests from its standard input and writes replies to its standard output, each a frame
 (see ``read_frame``): a JSON header and raw bytes. The first frame is the settings; then come
 
-    {"id": 1, "op": "open", "path": "..."}  ->  {"id": 1, "kind": "opened", "pages": 9, ...}
-    {"id": 2, "op": "page", "index": 0}     ->  {"id": 2, "kind": "page", ...} + JPEG bytes
+    {"id": 1, "op": "open", "path": "...", "format": "PDF"}
+                                         ->  {"id": 1, "kind": "opened", "pages": 9, ...}
+    {"id": 2, "op": "page", "index": 0}  ->  {"id": 2, "kind": "page", ...} + JPEG bytes
 
 and either may be answered by ``{"kind": "refused", "problem": ..., "detail": ...}``. It opens one
 document at a time, writes no file and needs no network; scripts, attachments and links inside a
 PDF are never touched. Nothing here is trusted by the parent, which checks every reply.
+
+``format`` is PDF or one of Pillow's: PNG, JPEG, TIFF, WEBP. An image is a document whose pages are
+pictures: every frame of a TIFF, the first one of all else.
 
 This file is run, never imported, by the application: PyMuPDF stays out of the parent.
 """
@@ -31,7 +35,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pymupdf
-from PIL import Image
+from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from pymupdf.mupdf import FzErrorBase
 
 try:
@@ -51,6 +55,12 @@ _DELIMITERS = "".join(
     chr(code) for code in range(0x3001) if chr(code).isspace() and chr(code) not in " \xa0"
 )
 _JPEG_SIDE = 65_000  # JPEG ends at 65,535 pixels a side
+_UNSTATED_DPI = 150.0
+_SENSIBLE_DPI = 50, 1200  # beyond it is a slide's scan or a slip: pages would be stamps or sheets
+_ORIENTATION = ExifTags.Base.Orientation
+_ON_ITS_SIDE = (5, 6, 7, 8)  # of its values: EXIF 2.3, 4.6.4
+_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # a pixel decoded; others 4
+_WEBP_BYTES = 16  # two canvases of 4, and as much again for what decodes into them
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -86,15 +96,38 @@ class Reader:
 
     def __init__(self, settings: Json) -> None:
         self._settings = settings
-        self._document: pymupdf.Document | None = None
-        self._labels: list[tuple[int, str]] = []
+        self._document: _Pdf | _Picture | None = None
 
-    def open(self, path: str) -> Json:
-        """Open the PDF at ``path`` in place of the one open now."""
+    def open(self, path: str, format: str) -> Json:
+        """Open the file at ``path`` in place of the one open now."""
         if self._document is not None:
             self._document.close()
             self._document = None
-            pymupdf.TOOLS.store_shrink(100)  # nothing of it stays for the next one
+        document = (
+            _Pdf(path, self._settings)
+            if format == "PDF"
+            else _Picture(path, format, self._settings)
+        )
+        if document.pages > self._settings["pages"]:
+            raise Refusal("too-many-pages")
+        self._document = document
+        return {"kind": "opened", "pages": document.pages, "title": document.title}
+
+    def page(self, index: int) -> tuple[Json, bytes]:
+        """Page ``index`` of the open document: the reply's header and the JPEG."""
+        if self._document is None:
+            raise Refusal("damaged", "no document is open")
+        if not 0 <= index < self._document.pages:
+            raise Refusal("damaged", "the document has no such page")
+        header, jpeg = self._document.page(index)
+        return header | {"kind": "page", "index": index}, jpeg
+
+
+class _Pdf:
+    """An open PDF."""
+
+    def __init__(self, path: str, settings: Json) -> None:
+        self._settings = settings
         # By name where it can be: MuPDF reads what it needs, and files may be large.
         try:
             if path.isprintable():
@@ -107,15 +140,16 @@ class Reader:
             raise Refusal("not-pdf")
         if document.needs_pass:
             raise Refusal("encrypted")
-        pages = document.page_count
-        if pages < 1:
-            raise Refusal("no-pages")
-        if pages > self._settings["pages"]:
-            raise Refusal("too-many-pages")
         self._document = document
+        self.pages: int = document.page_count
+        if self.pages < 1:
+            raise Refusal("no-pages")
+        self.title = _plain(str((document.metadata or {}).get("title") or ""), 1000)
         self._labels = _label_rules(document)
-        title = (document.metadata or {}).get("title")
-        return {"kind": "opened", "pages": pages, "title": _plain(str(title or ""), 1000)}
+
+    def close(self) -> None:
+        self._document.close()
+        pymupdf.TOOLS.store_shrink(100)  # nothing of it stays for the next one
 
     def _open_refusal(self, error: Exception, path: str) -> Refusal:
         detail = _detail(error.__cause__ or error)
@@ -129,12 +163,7 @@ class Reader:
         return Refusal("damaged" if b"%PDF" in head else "not-pdf", detail)
 
     def page(self, index: int) -> tuple[Json, bytes]:
-        """Page ``index`` of the open document: the reply's header and the JPEG."""
-        if self._document is None:
-            raise Refusal("damaged", "no document is open")
         pymupdf.TOOLS.reset_mupdf_warnings()
-        if not 0 <= index < self._document.page_count:
-            raise Refusal("damaged", "the document has no such page")
         page = self._document.load_page(index)
         # One interpretation of the page serves picture and text, in the same coordinates: those
         # of the page as shown, with rotation and crop box applied.
@@ -147,8 +176,6 @@ class Reader:
         if _is_memory(pymupdf.TOOLS.mupdf_warnings()):
             raise Refusal("memory")
         header |= {
-            "kind": "page",
-            "index": index,
             "label": _label(self._labels, index),
             "width": area.width,
             "height": area.height,
@@ -181,38 +208,189 @@ class Reader:
         return words
 
     def _picture(self, drawing: pymupdf.DisplayList, area: pymupdf.Rect) -> tuple[Json, bytes]:
-        zoom = self._settings["dpi"] / 72
-        zoom = min(
-            zoom,
-            math.sqrt(self._settings["pixels"] / (area.width * area.height)),
-            _JPEG_SIDE / max(area.width, area.height),
-        )
-        pixmap = drawing.get_pixmap(pymupdf.Matrix(zoom, zoom), pymupdf.csRGB, alpha=0)
-        width, height = pixmap.width, pixmap.height
-        digest = hashlib.sha256(f"{width}x{height}:".encode())
-        digest.update(pixmap.samples_mv)
+        dpi = _resolution(area.width / 72, area.height / 72, self._settings)
+        pixmap = drawing.get_pixmap(pymupdf.Matrix(dpi / 72, dpi / 72), pymupdf.csRGB, alpha=0)
         # Pillow from here on: MuPDF's own JPEG writer and colour count take 15 times as long.
         image = Image.frombuffer(
-            "RGB", (width, height), pixmap.samples_mv, "raw", "RGB", pixmap.stride, 1
+            "RGB",
+            (pixmap.width, pixmap.height),
+            pixmap.samples_mv,
+            "raw",
+            "RGB",
+            pixmap.stride,
+            1,
         )
-        file = io.BytesIO()
-        image.save(
-            file,
-            "JPEG",
-            quality=self._settings["jpeg_quality"],
-            dpi=(round(zoom * 72), round(zoom * 72)),
-        )
-        # Averaged down while well above the 64 x 64 pixels that the hash looks at, for otherwise
-        # most of the cost of the hash is in scaling the full image.
-        small = image.reduce(max(1, min(width, height) // 256))
-        header = {
-            "pixel_width": width,
-            "pixel_height": height,
-            "render_hash": digest.hexdigest(),
-            "perceptual_hash": _perceptual_hash(small),
-            "blank": image.getcolors(1) is not None,
+        return _page_image(image, pixmap.samples_mv, dpi, self._settings)
+
+
+class _Picture:
+    """An open image file; its frames are the pages."""
+
+    title = ""
+
+    def __init__(self, path: str, format: str, settings: Json) -> None:
+        self._path = path
+        self._format = format
+        self._settings = settings
+        self._memory = settings["memory_mb"] * 2**20
+        self._image = self._open()
+        self.pages = self._count() if format == "TIFF" else 1
+        self._only: tuple[Json, bytes] | None = None
+        if self.pages == 1:  # what cannot be shown at all is no document
+            self._only = self.page(0)
+            self._image.close()
+
+    def close(self) -> None:
+        self._image.close()
+
+    def _open(self) -> ImageFile.ImageFile:
+        # WebP's decoder takes its memory on opening. Pillow looks before, and allows twice this.
+        webp = self._memory // _WEBP_BYTES // 2
+        Image.MAX_IMAGE_PIXELS = webp if self._format == "WEBP" else None
+        try:
+            return Image.open(self._path, formats=[self._format])
+        except Image.DecompressionBombError:
+            raise Refusal("too-many-pixels", f"more than {webp * 2}") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a crafted header makes Pillow raise
+            raise _image_refusal(error) from None
+
+    def _count(self) -> int:
+        """The frames of a TIFF, damaged ones included; one more than allowed is enough."""
+        count = 1
+        while count <= self._settings["pages"]:
+            try:
+                self._image.seek(count)
+            except EOFError:
+                break
+            except MemoryError:
+                raise
+            except Exception:  # whatever a crafted frame makes Pillow raise
+                if self._image.tell() != count:  # and there is no way past it
+                    return count + 1
+            count += 1
+        return count
+
+    def _load(self, index: int) -> tuple[Image.Image, float, float]:
+        """Frame ``index`` the right way up, and its dots per inch across and down."""
+        try:
+            if index <= self._image.tell():  # Pillow decodes a frame once, then only later ones
+                self._image.close()
+                self._image = self._open()
+            if index:
+                self._image.info.clear()  # what the frame before said of itself
+                self._image.seek(index)
+            image = self._image
+            if image.width * image.height * _BYTES.get(image.mode, 4) > self._memory:
+                raise Refusal("too-many-pixels", f"{image.width} x {image.height}")
+            # Of a TIFF, loading turns it and forgets that it did.
+            is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+            orientation = image.tag_v2.get(_ORIENTATION) if is_tiff else None
+            image.load()
+        except (Refusal, MemoryError):
+            raise
+        except Exception as error:  # whatever a crafted image makes Pillow raise
+            raise _image_refusal(error) from None
+        try:
+            orientation = orientation or image.getexif().get(_ORIENTATION)
+            ImageOps.exif_transpose(image, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:
+            orientation = None  # a photograph with broken metadata is still a photograph
+        across, down = _stated_resolution(image)
+        if orientation in _ON_ITS_SIDE:
+            across, down = down, across
+        return image, across, down
+
+    def page(self, index: int) -> tuple[Json, bytes]:
+        """Frame ``index``: the reply's header and the JPEG."""
+        if self._only is not None:
+            return self._only
+        image, across, down = self._load(index)
+        inches = image.width / across, image.height / down
+        # The finer of the two, where they differ as in a fax; more would be invented.
+        dpi = min(max(across, down), _resolution(*inches, self._settings))
+        size = max(1, round(inches[0] * dpi)), max(1, round(inches[1] * dpi))
+        image = _on_white(image)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        image = image.convert("RGB")
+        header, jpeg = _page_image(image, image.tobytes(), dpi, self._settings)
+        header |= {
+            "label": str(index + 1),
+            "width": inches[0] * 72,
+            "height": inches[1] * 72,
+            "words": [],
         }
-        return header, file.getvalue()
+        return header, jpeg
+
+
+def _stated_resolution(image: Image.Image) -> tuple[float, float]:
+    """Dots per inch across and down as the file says, or 150 where it says nothing sensible."""
+    try:
+        across, down = (float(dots) for dots in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return _UNSTATED_DPI, _UNSTATED_DPI
+    if all(_SENSIBLE_DPI[0] <= dots <= _SENSIBLE_DPI[1] for dots in (across, down)):
+        return across, down
+    return _UNSTATED_DPI, _UNSTATED_DPI
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """The image in grey or RGB, 8 bits each, what is transparent on white."""
+    if image.mode.startswith("I;16"):  # Pillow would take all above 255 for white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):  # of no set range
+        values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
+        low, high = values.min(), values.max()
+        shown = (values - low) * (255 / (high - low)) if high > low else values * 0 + 255
+        image = Image.fromarray(shown.astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _image_refusal(error: Exception) -> Refusal:
+    # Pillow names the path of what it does not know.
+    detail = "" if isinstance(error, UnidentifiedImageError) else _detail(error)
+    return Refusal("memory") if "memory" in detail else Refusal("bad-image", detail)
+
+
+def _resolution(width: float, height: float, settings: Json) -> float:
+    """The dots per inch at which a page of so many inches is drawn: fewer for a large one."""
+    return min(
+        settings["dpi"],
+        math.sqrt(settings["pixels"] / (width * height)),
+        _JPEG_SIDE / max(width, height),
+    )
+
+
+def _page_image(
+    image: Image.Image, pixels: bytes | memoryview, dpi: float, settings: Json
+) -> tuple[Json, bytes]:
+    """What the reply says of a page's picture, and its JPEG; ``pixels`` are those of ``image``."""
+    digest = hashlib.sha256(f"{image.width}x{image.height}:".encode())
+    digest.update(pixels)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=settings["jpeg_quality"], dpi=(round(dpi), round(dpi)))
+    # Averaged down while well above the 64 x 64 pixels that the hash looks at, for otherwise
+    # most of the cost of the hash is in scaling the full image.
+    small = image.reduce(max(1, min(image.size) // 256))
+    header = {
+        "pixel_width": image.width,
+        "pixel_height": image.height,
+        "render_hash": digest.hexdigest(),
+        "perceptual_hash": _perceptual_hash(small),
+        "blank": image.getcolors(1) is not None,
+    }
+    return header, file.getvalue()
 
 
 _HASH_SIDE = 16
@@ -375,8 +553,9 @@ def main() -> None:
     _die_with(settings["parent"])
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
-    # The hash once on nothing: its libraries belong before the limits.
+    # The hash and Pillow once on nothing: their libraries belong before the limits.
     _perceptual_hash(Image.new("L", (64, 64)))
+    Image.init()
     _limit(settings["memory_mb"])
     reader = Reader(settings)
     write_frame(replies, {"id": 0, "kind": "ready"})
@@ -386,7 +565,7 @@ def main() -> None:
         blob = b""
         try:
             if request["op"] == "open":
-                header = reader.open(request["path"])
+                header = reader.open(request["path"], request["format"])
             else:
                 header, blob = reader.page(request["index"])
         except Refusal as refusal:

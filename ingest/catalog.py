@@ -1,4 +1,4 @@
-"""Documents, their names, their pages and how far each page has come: one SQLite database.
+"""Documents, their names, their pages and how far each page has come, in SQLite.
 
 The catalog is the truth about what is indexed. Points and images are written before the catalog
 says so, and both are addressed by content, so that a process killed in between does the same
@@ -9,82 +9,43 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
+from ingest.database import Database
+from ingest.sources import FileState, Source
 from pageglass.errors import DocumentNotFound, PageNotFound, StoreError
 from pageglass.types import Box, Document, NamedPages, Page, PageRef, Word, document_id
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE documents (
-    id TEXT PRIMARY KEY,
-    collection TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    title TEXT,
-    pages INTEGER NOT NULL DEFAULT 0,
-    state TEXT NOT NULL CHECK (state IN ('queued', 'indexing', 'indexed', 'failed', 'removing')),
-    reason TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    added_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    UNIQUE (collection, sha256)
-);
--- Where a document came from. One place names one document; when its content changes,
--- next_document waits until it is indexed and then takes document's place.
-CREATE TABLE sources (
-    collection TEXT NOT NULL,
-    source TEXT NOT NULL,
-    name TEXT NOT NULL,
-    document TEXT NOT NULL REFERENCES documents (id),
-    next_document TEXT REFERENCES documents (id),
-    PRIMARY KEY (collection, source)
-);
-CREATE INDEX sources_document ON sources (document);
-CREATE INDEX sources_next ON sources (next_document);
-CREATE TABLE pages (
-    document TEXT NOT NULL REFERENCES documents (id),
-    page_index INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    width REAL NOT NULL,
-    height REAL NOT NULL,
-    words BLOB NOT NULL,
-    text_source TEXT NOT NULL,
-    image TEXT NOT NULL,
-    render_hash TEXT NOT NULL,
-    perceptual_hash TEXT NOT NULL,
-    PRIMARY KEY (document, page_index)
-) WITHOUT ROWID;
-CREATE INDEX pages_image ON pages (image);
-CREATE INDEX pages_label ON pages (label);
-CREATE INDEX pages_index ON pages (page_index);
--- How far each page has come: 'read' (image and words), 'ocr', and one stage a collection of
--- vectors. A stage without a row is still to be done.
-CREATE TABLE stages (
-    document TEXT NOT NULL REFERENCES documents (id),
-    page_index INTEGER NOT NULL,
-    stage TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
-    reason TEXT,
-    PRIMARY KEY (document, page_index, stage)
-) WITHOUT ROWID;
-"""
+_UNNAMED = (
+    "SELECT id FROM documents d WHERE state != 'removing'"
+    " AND NOT EXISTS (SELECT 1 FROM sources WHERE document = d.id)"
+    " AND NOT EXISTS (SELECT 1 FROM sources WHERE next_document = d.id)"
+)
+_UNWORKED = (
+    "SELECT id FROM documents d WHERE state IN ('queued', 'indexing') AND NOT EXISTS"
+    " (SELECT 1 FROM jobs WHERE document = d.id AND state IN ('queued', 'running'))"
+)
+_UNREADABLE = (
+    "SELECT DISTINCT s.document AS id FROM stages s JOIN documents d ON d.id = s.document"
+    " WHERE d.state != 'removing' AND s.stage = 'read' AND s.state = 'done' AND NOT EXISTS"
+    " (SELECT 1 FROM pages p WHERE p.document = s.document AND p.page_index = s.page_index)"
+)
 
 StageState = Literal["done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What became of one stage of one page."""
+    """What became of one stage of one page; a ``transient`` failure is worth another try."""
 
     page_index: int
     stage: str
     state: StageState
     reason: str | None = None
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,45 +57,32 @@ class Enqueued:
 
 
 class Catalog:
-    """The database of a data folder. Thread-safe; one process at a time owns the folder."""
+    """What is known of a data folder's documents. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create; StoreError where the file is no catalog or of a newer version."""
-        self._lock = threading.RLock()
-        try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"cannot open the catalog {path.name}: {error}") from None
-        if version == 0:
-            with self._transaction() as db:
-                # One transaction, so that a creation cut short leaves an empty file.
-                for statement in _SCHEMA.split(";\n"):
-                    if statement.strip():
-                        db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise StoreError(
-                f"the data folder's catalog has version {version} and this Pageglass reads"
-                f" {SCHEMA_VERSION}: update Pageglass or use another data folder"
-            )
-
-    def close(self) -> None:
-        """Release the file."""
-        with self._lock:
-            self._db.close()
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = database.lock
+        self._db = database.connection
+        self._transaction = database.transaction
 
     # Documents and where they come from
 
-    def enqueue(self, *, collection: str, sha256: str, source: str, name: str) -> Enqueued:
-        """Note that ``source`` holds these bytes, and queue them unless they are indexed.
+    def enqueue(
+        self,
+        *,
+        collection: str,
+        sha256: str,
+        source: str,
+        name: str,
+        suffix: str = ".pdf",
+        folder: str | None = None,
+        state: FileState | None = None,
+    ) -> Enqueued:
+        """Note that ``source`` holds these bytes; ``new`` says that they are to be indexed.
 
         The same bytes from a second source add a name. A source whose content changed keeps its
-        old document until the new one is indexed. A failed document is tried again.
+        old document until the new one is indexed. A failed document is tried again. ``folder`` and
+        ``state`` are those of a watched file.
         """
         wanted = document_id(collection, sha256)
         with self._transaction() as db:
@@ -142,27 +90,26 @@ class Catalog:
             new = row is None or row["state"] != "indexed"
             if row is None:
                 db.execute(
-                    "INSERT INTO documents (id, collection, sha256, state)"
-                    " VALUES (?, ?, ?, 'queued')",
-                    (wanted, collection, sha256),
+                    "INSERT INTO documents (id, collection, sha256, suffix, state)"
+                    " VALUES (?, ?, ?, ?, 'queued')",
+                    (wanted, collection, sha256, suffix),
                 )
             elif row["state"] == "removing":
                 if db.execute("SELECT 1 FROM pages WHERE document = ?", (wanted,)).fetchone():
                     raise StoreError("a document is still being removed: try again")
                 # What stages it has left are true of the same bytes.
                 db.execute(
-                    "UPDATE documents SET state = 'queued', reason = NULL, attempts = 0,"
+                    "UPDATE documents SET state = 'queued', reason = NULL, suffix = ?,"
                     " added_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?",
-                    (wanted,),
+                    (suffix, wanted),
                 )
             elif row["state"] == "failed":
                 db.execute(
-                    "UPDATE documents SET state = 'queued', reason = NULL, attempts = 0"
-                    " WHERE id = ?",
-                    (wanted,),
+                    "UPDATE documents SET state = 'queued', reason = NULL WHERE id = ?", (wanted,)
                 )
                 db.execute("DELETE FROM stages WHERE document = ? AND state = 'failed'", (wanted,))
             key = (collection, source)
+            before = self._named_at(db, *key)
             held = db.execute(
                 "SELECT s.document, d.state FROM sources s JOIN documents d ON d.id = s.document"
                 " WHERE s.collection = ? AND s.source = ?",
@@ -189,94 +136,126 @@ class Catalog:
                     " WHERE collection = ? AND source = ?",
                     (wanted, *key),
                 )
-            self._orphan(db)
-        return Enqueued(self.document(wanted), new)
-
-    def claim(self) -> Document | None:
-        """Take the oldest queued document into work, or None."""
-        with self._transaction() as db:
-            row = db.execute(
-                "SELECT id FROM documents WHERE state = 'queued' ORDER BY attempts, rowid LIMIT 1"
-            ).fetchone()
-            if row is None:
-                return None
             db.execute(
-                "UPDATE documents SET state = 'indexing', attempts = attempts + 1 WHERE id = ?",
-                (row["id"],),
+                "UPDATE sources SET name = ?, missing_since = NULL, deletion = NULL,"
+                " folder = COALESCE(?, folder), file = COALESCE(?, file)"
+                " WHERE collection = ? AND source = ?",
+                (name, folder, _pack_state(state), *key),
             )
-        return self.document(row["id"])
-
-    def attempts(self, id: str) -> int:
-        """How often work on the document was begun since it last gained a page."""
-        return self._one("SELECT attempts FROM documents WHERE id = ?", id)["attempts"]
+            self._orphan(db, before)
+        return Enqueued(self.document(wanted), new)
 
     def settle(self, id: str, state: Literal["indexed", "failed"], reason: str | None) -> None:
         """End the work on a document; where it replaces another, take that one's names over."""
         with self._transaction() as db:
             db.execute(
-                "UPDATE documents SET state = ?, reason = ? WHERE id = ? AND state = 'indexing'",
+                "UPDATE documents SET state = ?, reason = ? WHERE id = ? AND state != 'removing'",
                 (state, reason, id),
             )
             if state == "indexed":
+                replaced = db.execute(
+                    "SELECT document FROM sources WHERE next_document = ?", (id,)
+                ).fetchall()
                 db.execute(
                     "UPDATE sources SET document = next_document, next_document = NULL"
                     " WHERE next_document = ?",
                     (id,),
                 )
-                self._orphan(db)
+                self._orphan(db, [row["document"] for row in replaced])
 
-    def requeue(self, id: str | None = None) -> None:
-        """Put a document (or every one a dead process left in work) back into the queue."""
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE documents SET state = 'queued'"
-                " WHERE state = 'indexing' AND (? IS NULL OR id = ?)",
-                (id, id),
-            )
-
-    def requeue_without(self, stages: Sequence[str]) -> int:
-        """Queue indexed documents with a page that lacks one of ``stages``; how many there were.
-
-        So it is when a profile or a model was changed: what is indexed goes on being found by the
-        stages it has. Those that were queued for others' sake, and lack none, are indexed again.
-        """
-        lacking = (
-            "EXISTS (SELECT 1 FROM pages p, json_each(?) wanted"
-            " WHERE p.document = documents.id AND NOT EXISTS"
-            " (SELECT 1 FROM stages s WHERE s.document = p.document"
-            "  AND s.page_index = p.page_index AND s.stage = wanted.value))"
-        )
-        wanted = (json.dumps(list(stages)),)
-        with self._transaction() as db:
-            db.execute(
-                "UPDATE documents SET state = 'indexed'"  # noqa: S608 - put together of constants
-                " WHERE state = 'queued' AND attempts = 0"
-                " AND pages > 0 AND pages = (SELECT COUNT(*) FROM stages s"
-                "  WHERE s.document = documents.id AND s.stage = 'read')"
-                " AND NOT EXISTS (SELECT 1 FROM sources s WHERE s.next_document = documents.id)"
-                f" AND NOT {lacking}",
-                wanted,
-            )
-            return db.execute(
-                "UPDATE documents SET state = 'queued', attempts = 0"  # noqa: S608
-                f" WHERE state = 'indexed' AND {lacking}",
-                wanted,
-            ).rowcount
-
-    def waiting(self) -> int:
-        """Documents that are queued or in work."""
+    def twin(self, id: str) -> str | None:
+        """An indexed document of another collection with the same bytes, or None."""
         with self._lock:
-            return self._db.execute(
-                "SELECT COUNT(*) FROM documents WHERE state IN ('queued', 'indexing')"
-            ).fetchone()[0]
+            row = self._db.execute(
+                "SELECT o.id FROM documents d JOIN documents o ON o.sha256 = d.sha256"
+                " AND o.id != d.id AND o.state = 'indexed' AND o.suffix = d.suffix"
+                " WHERE d.id = ? LIMIT 1",
+                (id,),
+            ).fetchone()
+        return row["id"] if row else None
 
-    def forget_source(self, collection: str, source: str) -> None:
-        """The source is gone: its document goes too unless it has another name."""
-        with self._transaction() as db:
-            db.execute(
-                "DELETE FROM sources WHERE collection = ? AND source = ?", (collection, source)
+    def suffix(self, id: str) -> str:
+        """How the document's file is named after its SHA-256."""
+        return self._one("SELECT suffix FROM documents WHERE id = ?", id)["suffix"]
+
+    def suffixes(self, sha256: str) -> set[str]:
+        """The suffixes of the documents with these bytes."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT suffix FROM documents WHERE sha256 = ? AND state != 'removing'", (sha256,)
+            ).fetchall()
+        return {row["suffix"] for row in rows}
+
+    # Files of watched folders
+
+    def watched(self, folder: str | None = None) -> list[Source]:
+        """The sources of a watched folder, or of all."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT s.*, d.sha256 FROM sources s"
+                " JOIN documents d ON d.id = COALESCE(s.next_document, s.document)"
+                " WHERE s.folder IS NOT NULL AND s.file IS NOT NULL"
+                " AND (?1 IS NULL OR s.folder = ?1) ORDER BY s.source",
+                (folder,),
+            ).fetchall()
+        return [
+            Source(
+                row["collection"],
+                row["source"],
+                row["sha256"],
+                FileState(*json.loads(row["file"])),
+                row["missing_since"],
+                row["deletion"],
             )
-            self._orphan(db)
+            for row in rows
+        ]
+
+    def rename_source(self, source: Source, path: str, name: str, state: FileState) -> None:
+        """The same bytes are at another place now; what was there is forgotten."""
+        with self._transaction() as db:
+            replaced: list[str | None] = []
+            if path != source.path:
+                replaced = self._named_at(db, source.collection, path)
+                db.execute(
+                    "DELETE FROM sources WHERE collection = ? AND source = ?",
+                    (source.collection, path),
+                )
+            db.execute(
+                "UPDATE sources SET source = ?, name = ?, file = ?, missing_since = NULL,"
+                " deletion = NULL WHERE collection = ? AND source = ?",
+                (path, name, _pack_state(state), source.collection, source.path),
+            )
+            self._orphan(db, replaced)
+
+    def mark_sources(
+        self, sources: Iterable[Source], *, missing_since: float | None, deletion: str | None
+    ) -> None:
+        """Note what is known of files that are gone, or that they are not."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE sources SET missing_since = ?, deletion = ?"
+                " WHERE collection = ? AND source = ?",
+                [(missing_since, deletion, s.collection, s.path) for s in sources],
+            )
+
+    def unwatch(self, sources: Iterable[Source]) -> None:
+        """Keep these documents though their files are gone: no watcher looks after them now."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE sources SET folder = NULL, missing_since = NULL, deletion = NULL"
+                " WHERE collection = ? AND source = ?",
+                [(s.collection, s.path) for s in sources],
+            )
+
+    def forget_sources(self, sources: Iterable[tuple[str, str]]) -> None:
+        """Places, as (collection, source), are gone: their documents go unless they have others."""
+        with self._transaction() as db:
+            for collection, source in sources:
+                named = self._named_at(db, collection, source)
+                db.execute(
+                    "DELETE FROM sources WHERE collection = ? AND source = ?", (collection, source)
+                )
+                self._orphan(db, named)
 
     def sources(self, collection: str) -> dict[str, str]:
         """SHA-256 by source, the newest content of each."""
@@ -298,6 +277,19 @@ class Catalog:
                 (collection, collection),
             ).fetchall()
             return [self._document(row) for row in rows]
+
+    def counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Documents by state, and pages by collection."""
+        with self._lock:
+            states = self._db.execute(
+                "SELECT state, COUNT(*) FROM documents WHERE state != 'removing' GROUP BY state"
+            ).fetchall()
+            pages = self._db.execute(
+                "SELECT d.collection, COUNT(p.page_index) FROM documents d"
+                " LEFT JOIN pages p ON p.document = d.id"
+                " WHERE d.state != 'removing' GROUP BY d.collection"
+            ).fetchall()
+        return dict(map(tuple, states)), dict(map(tuple, pages))
 
     def document(self, id: str) -> Document:
         """One document; DocumentNotFound where there is none."""
@@ -327,6 +319,7 @@ class Catalog:
             db.execute("DELETE FROM sources WHERE document = ?", (id,))
             db.execute("UPDATE sources SET next_document = NULL WHERE next_document = ?", (id,))
             db.execute("UPDATE documents SET state = 'removing' WHERE id = ?", (id,))
+            db.execute("DELETE FROM jobs WHERE document = ?", (id,))
 
     def removing(self, stages: Sequence[str] | None = None) -> list[tuple[str, str]]:
         """(id, sha256) of documents whose removal is under way; with ``stages``, only where one of
@@ -447,40 +440,73 @@ class Catalog:
     def record(self, id: str, pages: Iterable[Page], stages: Iterable[StageResult]) -> None:
         """Store pages and what became of their stages, in one transaction."""
         with self._transaction() as db:
+            rows = [
+                (
+                    id,
+                    page.ref.index,
+                    page.label,
+                    page.width,
+                    page.height,
+                    _pack(page.words),
+                    page.text_source,
+                    page.image,
+                    page.render_hash,
+                    page.perceptual_hash,
+                )
+                for page in pages
+            ]
             db.executemany(
-                "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        id,
-                        page.ref.index,
-                        page.label,
-                        page.width,
-                        page.height,
-                        _pack(page.words),
-                        page.text_source,
-                        page.image,
-                        page.render_hash,
-                        page.perceptual_hash,
-                    )
-                    for page in pages
-                ],
+                "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
             )
+            db.executemany("DELETE FROM incoming_images WHERE image = ?", [(r[7],) for r in rows])
             db.executemany(
-                "INSERT OR REPLACE INTO stages VALUES (?, ?, ?, ?, ?)",
-                [(id, s.page_index, s.stage, s.state, s.reason) for s in stages],
+                "INSERT OR REPLACE INTO stages (document, page_index, stage, state, reason,"
+                " transient) VALUES (?, ?, ?, ?, ?, ?)",
+                [(id, s.page_index, s.stage, s.state, s.reason, s.transient) for s in stages],
             )
-            # Attempts count those without progress, however often a long run is cut short.
-            db.execute("UPDATE documents SET attempts = 1 WHERE id = ?", (id,))
+
+    def expect_images(self, keys: Iterable[str]) -> None:
+        """Page images are about to be written; ``record`` with their pages ends the wait."""
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR IGNORE INTO incoming_images VALUES (?)", [(key,) for key in keys]
+            )
+
+    def stray_images(self) -> list[str]:
+        """Images that were written, or about to be, for pages that were never recorded."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM incoming_images WHERE image IN (SELECT image FROM pages)")
+            return [row["image"] for row in db.execute("SELECT image FROM incoming_images")]
+
+    def forget_images(self, keys: Iterable[str]) -> None:
+        """Stray images are gone."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM incoming_images WHERE image = ?", [(k,) for k in keys])
+
+    def undo_stages(self, id: str, stages: Mapping[int, Iterable[str]]) -> None:
+        """Forget what became of stages, by page index, and queue the document to go through them
+        again."""
+        with self._transaction() as db:
+            db.executemany(
+                "DELETE FROM stages WHERE document = ? AND page_index = ? AND stage = ?",
+                [(id, index, stage) for index, those in stages.items() for stage in those],
+            )
+            self._requeue(db, id)
 
     def stages(self, id: str) -> list[StageResult]:
         """Every stage of the document's pages that was done or failed."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT page_index, stage, state, reason FROM stages WHERE document = ?"
-                " ORDER BY page_index",
+                "SELECT page_index, stage, state, reason, transient FROM stages"
+                " WHERE document = ? ORDER BY page_index",
                 (id,),
             ).fetchall()
-        return [StageResult(*row) for row in rows]
+        return [
+            StageResult(
+                row["page_index"], row["stage"], row["state"], row["reason"], bool(row["transient"])
+            )
+            for row in rows
+        ]
 
     def page(self, ref: PageRef) -> Page:
         """One page; DocumentNotFound, PageNotFound."""
@@ -508,18 +534,49 @@ class Catalog:
                     found[ref] = _page(row)
         return found
 
+    # What must hold
+
+    def integrity(self) -> list[str]:
+        """What does not hold in here, in plain words; nothing is the rule."""
+        found = self._database.integrity()
+        for sql, what in (
+            (_UNNAMED, "document {} has no name"),
+            (_UNWORKED, "document {} is to be indexed and is in no queue"),
+            (_UNREADABLE, "document {} lacks a page that counts as read"),
+        ):
+            with self._lock:
+                found += [what.format(row["id"]) for row in self._db.execute(sql)]
+        return found
+
+    def repair_jobs(self) -> int:
+        """Queue what is to be indexed and in no queue, and what lacks a page; how many."""
+        with self._transaction() as db:
+            rows = db.execute(f"{_UNWORKED} UNION {_UNREADABLE}").fetchall()
+            for row in rows:
+                db.execute(
+                    "DELETE FROM stages WHERE document = ?1 AND page_index NOT IN"
+                    " (SELECT page_index FROM pages WHERE document = ?1) AND page_index NOT IN"
+                    " (SELECT page_index FROM stages WHERE document = ?1 AND stage = 'read'"
+                    "  AND state = 'failed')",
+                    (row["id"],),
+                )
+                self._requeue(db, row["id"])
+            unnamed = [row["id"] for row in db.execute(_UNNAMED)]
+            self._orphan(db, unnamed)
+        return len(rows) + len(unnamed)
+
     # Inside
 
-    @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+    @staticmethod
+    def _requeue(db: sqlite3.Connection, id: str) -> None:
+        db.execute(
+            "INSERT INTO jobs (document, state, priority, queued_at)"
+            " VALUES (?, 'queued', 10, CAST(strftime('%s', 'now') AS REAL))"
+            " ON CONFLICT (document) DO UPDATE SET state = 'queued', priority = 10, attempts = 0,"
+            " run_after = 0, reason = NULL, ended_at = NULL"
+            " WHERE state NOT IN ('queued', 'running')",
+            (id,),
+        )
 
     def _one(self, sql: str, id: str) -> sqlite3.Row:
         with self._lock:
@@ -529,13 +586,26 @@ class Catalog:
         return row
 
     @staticmethod
-    def _orphan(db: sqlite3.Connection) -> None:
-        """Documents no source names any more are to be removed."""
-        db.execute(
-            "UPDATE documents SET state = 'removing' WHERE NOT EXISTS"
-            " (SELECT 1 FROM sources s WHERE s.document = documents.id"
-            "  OR s.next_document = documents.id)"
-        )
+    def _orphan(db: sqlite3.Connection, ids: Iterable[str | None]) -> None:
+        """Those of these documents that no source names any more are to be removed."""
+        for id in {id for id in ids if id is not None}:
+            removed = db.execute(
+                "UPDATE documents SET state = 'removing' WHERE id = ?1 AND NOT EXISTS"
+                " (SELECT 1 FROM sources WHERE document = ?1)"
+                " AND NOT EXISTS (SELECT 1 FROM sources WHERE next_document = ?1)",
+                (id,),
+            ).rowcount
+            if removed:
+                db.execute("DELETE FROM jobs WHERE document = ?", (id,))
+
+    @staticmethod
+    def _named_at(db: sqlite3.Connection, collection: str, source: str) -> list[str | None]:
+        """The documents that a place names."""
+        row = db.execute(
+            "SELECT document, next_document FROM sources WHERE collection = ? AND source = ?",
+            (collection, source),
+        ).fetchone()
+        return list(row) if row else []
 
     def _names(self, id: str) -> tuple[str, ...]:
         with self._lock:
@@ -562,6 +632,10 @@ class Catalog:
             reason=row["reason"],
             added_at=row["added_at"],
         )
+
+
+def _pack_state(state: FileState | None) -> str | None:
+    return json.dumps(astuple(state)) if state else None
 
 
 def _pack(words: Sequence[Word]) -> bytes:

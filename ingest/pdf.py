@@ -1,6 +1,6 @@
-"""PDFs into pages: words with boxes and an image of each, read in a child process.
+"""PDFs and images into pages: words with boxes and an image of each, read in a child process.
 
-PDFs come from anywhere and are parsed by a large C library, so they are opened only in a child
+Files come from anywhere and are parsed by large C libraries, so they are opened only in a child
 (``_pdf_child.py``) that has limits for memory, CPU time and output, and whose every reply is
 checked here. What goes wrong in there ends as a ``DocumentError`` or as one ``PageFailure``,
 never as a crash or a hang of this process.
@@ -32,9 +32,11 @@ from typing import IO, Annotated, Literal, NamedTuple, Self
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ingest.formats import sniff
 from pageglass.errors import (
     DocumentError,
     EncryptedDocument,
+    FormatUnsupported,
     LimitExceeded,
     NotADocument,
     PageglassError,
@@ -47,9 +49,10 @@ _FRAME = struct.Struct(">II")  # as in the child: length of the JSON header, len
 _START_SECONDS = 60.0
 _WORD_CHARACTERS = 1000  # a longer "word" is cut
 _CHARACTERS_PER_WORD = 16  # a page keeps this many characters for each word it may have
+# Pillow's names of the images that the child opens, by the suffix that their content goes by.
+_IMAGES = {".png": "PNG", ".jpg": "JPEG", ".tiff": "TIFF", ".webp": "WEBP"}
 _LOST_IN_A_ROW = 5
 _LOST_AT_MOST = 100
-# The child gets what Python needs to start, and none of the keys and tokens an environment holds.
 _ENVIRONMENT = re.compile(
     r"PATH|PYTHONPATH|PYTHONHOME|VIRTUAL_ENV|(DY)?LD_LIBRARY_PATH|HOME|LANG|LC_\w+|TMPDIR|TEMP|TMP"
     r"|SYSTEMROOT|WINDIR",
@@ -62,7 +65,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class PdfInfo:
-    """What a PDF says of itself; ``title`` is its metadata's, None where there is none."""
+    """What a file says of itself; ``title`` is its metadata's, None where there is none."""
 
     pages: int
     title: str | None
@@ -70,13 +73,14 @@ class PdfInfo:
 
 @dataclass(frozen=True, slots=True)
 class RawPage:
-    """A page as the PDF gives it.
+    """A page as the PDF gives it, or a frame of an image.
 
     ``index`` is its 0-based position, ``label`` the printed page label or the 1-based position.
     ``width`` and ``height`` are points, as the page is shown: rotated and cropped. ``words`` are
     in reading order, boxes as shares of the page as shown; letters are as printed (ligatures
-    expanded, NFC, nothing dehyphenated). ``image`` is a JPEG, RGB on white, at the settings' dpi
-    or as near as the pixel limit lets it. ``render_hash`` is the SHA-256 of its pixels and size,
+    expanded, NFC, nothing dehyphenated); a frame has none. ``image`` is a JPEG, RGB on white, at
+    the settings' dpi or as near as the pixel limit, or a frame's own pixels, let it.
+    ``render_hash`` is the SHA-256 of its pixels and size,
     ``perceptual_hash`` 256 bits, both hex. ``blank`` says that all pixels have one colour.
     """
 
@@ -147,7 +151,15 @@ class _PageReply(_Reply):
 class _Refused(_Reply):
     kind: Literal["refused"]
     problem: Literal[
-        "not-pdf", "damaged", "encrypted", "no-pages", "too-many-pages", "memory", "defect"
+        "not-pdf",
+        "damaged",
+        "encrypted",
+        "no-pages",
+        "too-many-pages",
+        "bad-image",
+        "too-many-pixels",
+        "memory",
+        "defect",
     ]
     detail: str = Field(max_length=200)
 
@@ -207,7 +219,7 @@ class _Child:
         self._thread.start()
         process = self._started.get()
         if isinstance(process, OSError):
-            raise PageglassError(f"the process that reads PDFs does not start: {process}")
+            raise PageglassError(f"the process that opens files does not start: {process}")
         self._process, self._requests = process
         self._greet()
 
@@ -222,9 +234,8 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={k: v for k, v in os.environ.items() if _ENVIRONMENT.fullmatch(k)}
                 # One thread each, or numerical libraries reserve address space for many.
-                | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+                env=child_environment() | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
         except OSError as error:
@@ -274,14 +285,14 @@ class _Child:
         except _ChildLost as lost:
             self.end()
             raise PageglassError(
-                "the process that reads PDFs does not start: is PyMuPDF installed, and is"
+                "the process that opens files does not start: is PyMuPDF installed, and is"
                 f" ingest.limits.memory_mb large enough? ({lost.reason})"
             ) from None
 
-    def open(self, path: Path, key: _FileKey) -> PdfInfo | _Refused:
+    def open(self, path: Path, key: _FileKey, format: str) -> PdfInfo | _Refused:
         """Open ``path`` in the child; _ChildLost where it does not answer."""
         self.opened = None
-        self._ask("open", path=os.fspath(path))
+        self._ask("open", path=os.fspath(path), format=format)
         while len(self._asked) > 1:  # replies that nobody waited for come first
             self._next_reply(self._settings.limits.page_seconds)
         reply, _ = self._next_reply(self._settings.limits.page_seconds)
@@ -368,7 +379,7 @@ class _Child:
         return reply, frame.blob
 
     def _nonsense(self) -> _ChildLost:
-        return _ChildLost("the process that reads PDFs gave an impossible reply", again=False)
+        return _ChildLost("the process that opens files gave an impossible reply", again=False)
 
     def _lost(self) -> _ChildLost:
         """Why no reply came, in plain words."""
@@ -386,9 +397,12 @@ class _Child:
         if code == -getattr(signal, "SIGXCPU", 0) != 0:
             return slow
         if code == -getattr(signal, "SIGKILL", 0) != 0:
-            return _ChildLost("the process that reads PDFs was killed", again=True)
+            return _ChildLost(
+                "the process that opens files was killed, as a system short of memory does",
+                again=True,
+            )
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        return _ChildLost(f"the process that reads PDFs crashed ({how})", again=True)
+        return _ChildLost(f"the process that opens files crashed ({how})", again=True)
 
     def end(self) -> None:
         """Kill the process and let the thread finish."""
@@ -401,8 +415,16 @@ class _Child:
             self._requests.close()
 
 
+def child_environment() -> dict[str, str]:
+    """What programs need to start, and none of the keys and tokens an environment holds."""
+    return {k: v for k, v in os.environ.items() if _ENVIRONMENT.fullmatch(k)}
+
+
 class PdfReader:
-    """Opens PDFs in a child process that is started when needed and used for many documents.
+    """Opens files in a child process that is started when needed and used for many documents.
+
+    PDFs, and images as documents whose pages are pictures: each frame of a TIFF, the first one of
+    PNG, JPEG and WebP. Which it is, their content says.
 
     For one thread at a time. Close it, or use it in a ``with`` statement.
     """
@@ -434,10 +456,10 @@ class PdfReader:
             child.end()
 
     def open(self, path: Path) -> PdfInfo:
-        """What the PDF at ``path`` says of itself.
+        """What the file at ``path`` says of itself.
 
-        Raises NotADocument, EncryptedDocument (a PDF whose user password is empty opens) or
-        LimitExceeded.
+        Raises NotADocument, FormatUnsupported, EncryptedDocument (a PDF whose user password is
+        empty opens) or LimitExceeded.
         """
         _, info = self._child_with(path)
         return info
@@ -449,10 +471,16 @@ class PdfReader:
         read is a PageFailure; DocumentError is raised where the document cannot go on.
         """
         order = deque(indices)
-        lost = lost_in_a_row = 0
+        lost = lost_in_a_row = output = 0
+        most = self._settings.limits.output_mb
         while order:
             index = order.popleft()
             page, child_lost = self._page(path, index, order[0] if order else None)
+            output += _output(page)
+            if output > most * 2**20:
+                raise LimitExceeded(
+                    f"its pages come to more than {most} MB (setting ingest.limits.output_mb)"
+                )
             yield page
             lost_in_a_row = lost_in_a_row + 1 if child_lost else 0
             lost += child_lost
@@ -506,11 +534,12 @@ class PdfReader:
             raise NotADocument(f"cannot be opened: {lost.reason}") from None
 
     def _open(self, path: Path, key: _FileKey) -> tuple[_Child, PdfInfo]:
+        format = _format(path)
         fresh = self._child is None
         if self._child is None:
             self._child = _Child(self._settings)
         try:
-            opened = self._child.open(path.absolute(), key)
+            opened = self._child.open(path.absolute(), key, format)
         except _ChildLost:
             self.close()
             raise
@@ -527,8 +556,7 @@ class PdfReader:
         try:
             status = path.stat()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            why = error.strerror if isinstance(error, OSError) else None
-            raise NotADocument(f"cannot be read: {(why or 'no such file').lower()}") from None
+            raise _unreadable(error) from None
         if not stat.S_ISREG(status.st_mode):
             raise NotADocument("not a file")
         if status.st_size == 0:
@@ -551,15 +579,51 @@ class PdfReader:
                 return LimitExceeded(
                     f"more than {limits.pages} pages (setting ingest.limits.pages)"
                 )
-            case "memory":
+            case "bad-image":
+                why = f" ({detail})" if detail else ""
+                return NotADocument(f"an image that is truncated, damaged or of a rare kind{why}")
+            case "memory" | "too-many-pixels":
+                what = f"an image of {detail} pixels " if refused.problem != "memory" else ""
                 return LimitExceeded(
-                    f"needs more than {limits.memory_mb} MB of memory"
+                    f"{what}needs more than {limits.memory_mb} MB of memory"
                     " (setting ingest.limits.memory_mb)"
                 )
             case "defect":
                 return DocumentError(f"a defect in Pageglass, please report it: {detail}")
             case "damaged":
                 return NotADocument("damaged beyond repair" + (f" ({detail})" if detail else ""))
+
+
+def _unreadable(error: OSError | ValueError) -> NotADocument:
+    why = error.strerror if isinstance(error, OSError) else None
+    return NotADocument(f"cannot be read: {(why or 'no such file').lower()}")
+
+
+def _format(path: Path) -> str:
+    """What the child is to open the file as, by its content."""
+    try:
+        with path.open("rb") as file:
+            found = sniff(file, path.name)
+    except OSError as error:
+        raise _unreadable(error) from None
+    match found.kind:
+        case "pdf":
+            return "PDF"
+        case "image":
+            return _IMAGES[found.suffix]
+        case "office":
+            raise FormatUnsupported("an office file: save it as PDF")
+        case "unknown":
+            raise FormatUnsupported(
+                "neither PDF, image (PNG, JPEG, TIFF, WebP) nor office file: save it as PDF"
+            )
+
+
+def _output(page: RawPage | PageFailure) -> int:
+    """The bytes that a page takes: its image, its words' letters and their boxes."""
+    if isinstance(page, PageFailure):
+        return 0
+    return len(page.image) + sum(len(word.text.encode()) + 32 for word in page.words)
 
 
 def _words(replies: list[_WordReply]) -> tuple[Word, ...]:

@@ -1,0 +1,205 @@
+"""The SQLite database of a data folder: opening it, its schema and how that came about.
+
+One connection a process, shared by its threads; other processes may read while one writes (WAL).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pageglass.errors import StoreError
+
+_V1 = """
+CREATE TABLE documents (
+    id TEXT PRIMARY KEY,
+    collection TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    title TEXT,
+    pages INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'indexing', 'indexed', 'failed', 'removing')),
+    reason TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    added_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    UNIQUE (collection, sha256)
+);
+-- Where a document came from. One place names one document; when its content changes,
+-- next_document waits until it is indexed and then takes document's place.
+CREATE TABLE sources (
+    collection TEXT NOT NULL,
+    source TEXT NOT NULL,
+    name TEXT NOT NULL,
+    document TEXT NOT NULL REFERENCES documents (id),
+    next_document TEXT REFERENCES documents (id),
+    PRIMARY KEY (collection, source)
+);
+CREATE INDEX sources_document ON sources (document);
+CREATE INDEX sources_next ON sources (next_document);
+CREATE TABLE pages (
+    document TEXT NOT NULL REFERENCES documents (id),
+    page_index INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    width REAL NOT NULL,
+    height REAL NOT NULL,
+    words BLOB NOT NULL,
+    text_source TEXT NOT NULL,
+    image TEXT NOT NULL,
+    render_hash TEXT NOT NULL,
+    perceptual_hash TEXT NOT NULL,
+    PRIMARY KEY (document, page_index)
+) WITHOUT ROWID;
+CREATE INDEX pages_image ON pages (image);
+CREATE INDEX pages_label ON pages (label);
+CREATE INDEX pages_index ON pages (page_index);
+-- How far each page has come: 'read' (image and words), 'ocr', and one stage a collection of
+-- vectors. A stage without a row is still to be done.
+CREATE TABLE stages (
+    document TEXT NOT NULL REFERENCES documents (id),
+    page_index INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
+    reason TEXT,
+    PRIMARY KEY (document, page_index, stage)
+) WITHOUT ROWID;
+"""
+
+_V2 = """
+-- The work on a document: one row each, so that there is never more than one live job for it.
+-- Times are Unix seconds.
+CREATE TABLE jobs (
+    document TEXT PRIMARY KEY REFERENCES documents (id) ON DELETE CASCADE,
+    state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'dead', 'cancelled')),
+    priority INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    run_after REAL NOT NULL DEFAULT 0,
+    worker TEXT,
+    lease_until REAL,
+    reason TEXT,
+    queued_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL,
+    pages_at_start INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX jobs_queue ON jobs (priority DESC, queued_at) WHERE state = 'queued';
+CREATE INDEX jobs_live ON jobs (state) WHERE state IN ('queued', 'running');
+CREATE INDEX jobs_ended ON jobs (ended_at);
+INSERT INTO jobs (document, state, priority, reason, queued_at)
+    SELECT id,
+        CASE state WHEN 'indexed' THEN 'done' WHEN 'failed' THEN 'dead' ELSE 'queued' END,
+        0, reason, CAST(strftime('%s', added_at) AS REAL)
+    FROM documents WHERE state != 'removing' ORDER BY rowid;
+UPDATE documents SET state = 'queued' WHERE state = 'indexing';
+ALTER TABLE documents DROP COLUMN attempts;
+-- How the accepted file is named after its SHA-256: what its content says it is.
+ALTER TABLE documents ADD COLUMN suffix TEXT NOT NULL DEFAULT '.pdf';
+-- Files of watched folders: the root that was watched, the file as it was when it was read
+-- (ingest.sources.FileState), and what is known of one that is gone.
+ALTER TABLE sources ADD COLUMN folder TEXT;
+ALTER TABLE sources ADD COLUMN file TEXT;
+ALTER TABLE sources ADD COLUMN missing_since REAL;
+ALTER TABLE sources ADD COLUMN deletion TEXT;
+CREATE INDEX sources_folder ON sources (folder) WHERE folder IS NOT NULL;
+-- Whether a failed stage may go better another time.
+ALTER TABLE stages ADD COLUMN transient INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX stages_failed ON stages (document) WHERE state = 'failed';
+-- Page images on their way: written before the page is, and forgotten with the same transaction
+-- that writes the page. One that is left over belongs to no page.
+CREATE TABLE incoming_images (image TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = (_V1, _V2)
+"""What makes version n of version n - 1. Never change one that was released: add another."""
+
+SCHEMA_VERSION = len(_MIGRATIONS)
+
+
+class Database:
+    """One open database. Thread-safe."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open, create, or bring to this version; a copy of an older one stays beside it.
+
+        StoreError where the file is no catalog, of a newer version, or not to be written.
+        """
+        self.lock = threading.RLock()
+        self._depth = 0
+        try:
+            where = f"{path.resolve().as_uri()}?mode=ro" if read_only else str(path)
+            self.connection = sqlite3.connect(
+                where, check_same_thread=False, isolation_level=None, uri=read_only, timeout=30
+            )
+            self.connection.row_factory = sqlite3.Row
+            if not read_only:
+                self.connection.execute("PRAGMA journal_mode = WAL")
+                # A power loss may cost the last transactions, never the order of them: what is
+                # lost is done again.
+                self.connection.execute("PRAGMA synchronous = NORMAL")
+            self.connection.execute("PRAGMA foreign_keys = ON")
+            version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"cannot open the catalog {path.name}: {error}") from None
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"the data folder's catalog has version {version} and this Pageglass reads"
+                f" {SCHEMA_VERSION}: update Pageglass or use another data folder"
+            )
+        if version < SCHEMA_VERSION:
+            if read_only:
+                raise StoreError(
+                    f"the data folder's catalog has version {version}, {SCHEMA_VERSION} is current:"
+                    " open it once with `pageglass ingest`"
+                )
+            self._migrate(path, version)
+
+    def _migrate(self, path: Path, version: int) -> None:
+        if version:
+            self.backup(path.with_suffix(f".v{version}{path.suffix}"))
+        # All or nothing: one cut short leaves the version it began with.
+        with self.transaction() as db:
+            for script in _MIGRATIONS[version:]:
+                for statement in script.split(";\n"):
+                    if statement.strip():
+                        db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def close(self) -> None:
+        """Release the file."""
+        with self.lock:
+            self.connection.close()
+
+    @contextmanager
+    def transaction(self) -> Generator[sqlite3.Connection]:
+        """All of it or nothing. Within another one, part of that."""
+        with self.lock:
+            if self._depth:
+                yield self.connection
+                return
+            self.connection.execute("BEGIN IMMEDIATE")
+            self._depth = 1
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:  # A full disk has rolled it back already.
+                    self.connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._depth = 0
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy, also while others write; an older copy is replaced."""
+        with sqlite3.connect(target) as copy:
+            self.connection.backup(copy)
+        copy.close()
+
+    def integrity(self) -> list[str]:
+        """What SQLite itself finds wrong, in its words; usually nothing."""
+        with self.lock:
+            found = [row[0] for row in self.connection.execute("PRAGMA integrity_check")]
+            dangling = self.connection.execute("PRAGMA foreign_key_check").fetchall()
+        return [line for line in found if line != "ok"] + [
+            f"a row of {row[0]} refers to nothing in {row[2]}" for row in dangling
+        ]

@@ -1,0 +1,389 @@
+"""The queue: one job a document, claimed under a lease, tried again later, given up with a reason.
+
+States: ``queued`` (perhaps waiting for its next attempt), ``running``, and the ends ``done``,
+``dead`` (the dead letters) and ``cancelled``. A person's upload goes before a folder's backlog.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ingest.database import Database
+from ingest.failures import Failure
+from pageglass.errors import JobConflict, JobNotFound
+from pageglass.settings import IngestSettings
+
+JobState = Literal["queued", "running", "done", "dead", "cancelled"]
+
+PERSON = 10
+"""The priority of what somebody waits for."""
+FOLDER = 0
+"""The priority of what a watched folder brings."""
+
+_LONGEST_BACKOFF = 3600.0
+_CANCELLED = "cancelled: `pageglass retry` goes on with it"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The work on one document; the document's id is the job's.
+
+    ``pages`` is 0 until the document was opened. Times are Unix seconds; ``run_after`` is when the
+    next attempt is due. ``pages_per_second`` is this attempt's, None before its first page.
+    """
+
+    document_id: str
+    collection: str
+    name: str
+    state: JobState
+    priority: int
+    attempts: int
+    pages: int
+    pages_done: int
+    reason: str | None
+    run_after: float
+    queued_at: float
+    started_at: float | None
+    ended_at: float | None
+    worker: str | None
+    pages_per_second: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last page at this pace; None where nothing can be said."""
+        if self.state != "running" or not self.pages_per_second:
+            return None
+        return max(0, self.pages - self.pages_done) / self.pages_per_second
+
+
+class Jobs:
+    """The jobs of a data folder. Thread-safe."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: IngestSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """``clock`` gives Unix seconds; ``jitter`` 0..1, so that retries do not come together."""
+        self._db = database
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+
+    # Into the queue
+
+    def add(self, document_id: str, priority: int) -> None:
+        """Queue work on a document at once; a live job keeps its place or gains priority."""
+        with self._db.transaction() as db:
+            db.execute(
+                "INSERT INTO jobs (document, state, priority, queued_at)"
+                " VALUES (?1, 'queued', ?2, ?3) ON CONFLICT (document) DO UPDATE SET"
+                " priority = CASE WHEN state IN ('queued', 'running')"
+                "  THEN MAX(priority, ?2) ELSE ?2 END,"
+                " queued_at = CASE WHEN state IN ('queued', 'running') THEN queued_at ELSE ?3 END,"
+                " attempts = CASE WHEN state IN ('queued', 'running') THEN attempts ELSE 0 END,"
+                " reason = CASE WHEN state IN ('queued', 'running') THEN reason END,"
+                " run_after = 0,"
+                " state = CASE state WHEN 'running' THEN 'running' ELSE 'queued' END,"
+                " started_at = CASE state WHEN 'running' THEN started_at END, ended_at = NULL",
+                (document_id, priority, self._clock()),
+            )
+
+    def add_lacking(self, stages: Sequence[str]) -> int:
+        """Queue indexed documents with a page that lacks one of ``stages``; how many there were.
+
+        So it is when a profile or a model was changed: what is indexed goes on being found by the
+        stages it has.
+        """
+        with self._db.transaction() as db:
+            rows = db.execute(
+                "SELECT id FROM documents d WHERE state = 'indexed'"
+                " AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.document = d.id"
+                "  AND j.state IN ('queued', 'running'))"
+                " AND EXISTS (SELECT 1 FROM pages p, json_each(?) wanted WHERE p.document = d.id"
+                "  AND NOT EXISTS (SELECT 1 FROM stages s WHERE s.document = p.document"
+                "   AND s.page_index = p.page_index AND s.stage = wanted.value))",
+                (json.dumps(list(stages)),),
+            ).fetchall()
+            for row in rows:
+                self.add(row["id"], FOLDER)
+        return len(rows)
+
+    def recover(self) -> int:
+        """Queue again what a dead process left running; how many there were."""
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE documents SET state = 'queued' WHERE state = 'indexing' AND id IN"
+                " (SELECT document FROM jobs WHERE state = 'running')"
+            )
+            return db.execute(
+                "UPDATE jobs SET state = 'queued', worker = NULL, lease_until = NULL,"
+                " run_after = 0 WHERE state = 'running'"
+            ).rowcount
+
+    # Claiming and keeping
+
+    def claim(self, worker: str, *, leave: int = 0) -> str | None:
+        """Take the next due job's document into work; None where fewer than ``leave`` + 1 are due.
+
+        A running job whose lease is over counts as due: its worker has lost it. A time further off
+        than any wait can be means that the clock was set back.
+        """
+        now, lease = self._clock(), self._settings.lease_seconds
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'queued', worker = NULL, run_after = 0 WHERE"
+                " state = 'running' AND (lease_until < ?1 OR lease_until > ?1 + ?2)",
+                (now, lease + 60),
+            )
+            rows = db.execute(
+                "SELECT document FROM jobs WHERE state = 'queued'"
+                " AND (run_after <= ?1 OR run_after > ?1 + ?2)"
+                " ORDER BY priority DESC, queued_at, rowid LIMIT ?3",
+                (now, 2 * _LONGEST_BACKOFF, leave + 1),
+            ).fetchall()
+            if len(rows) <= leave:
+                return None
+            id: str = rows[0]["document"]
+            db.execute(
+                "UPDATE jobs SET state = 'running', attempts = attempts + 1, worker = ?2,"
+                " lease_until = ?3, started_at = ?4,"
+                " pages_at_start = (SELECT COUNT(*) FROM pages WHERE document = ?1)"
+                " WHERE document = ?1",
+                (id, worker, now + lease, now),
+            )
+            db.execute(
+                "UPDATE documents SET state = 'indexing' WHERE id = ? AND state = 'queued'", (id,)
+            )
+        return id
+
+    def keep(self, document_id: str, worker: str) -> bool:
+        """Renew the lease; false where the job is the worker's no longer."""
+        with self._db.transaction() as db:
+            return (
+                db.execute(
+                    "UPDATE jobs SET lease_until = ? WHERE document = ? AND state = 'running'"
+                    " AND worker = ?",
+                    (self._clock() + self._settings.lease_seconds, document_id, worker),
+                ).rowcount
+                > 0
+            )
+
+    def progressed(self, document_id: str) -> None:
+        """Attempts count those without progress, however often a long run is cut short."""
+        with self._db.transaction() as db:
+            db.execute("UPDATE jobs SET attempts = 1 WHERE document = ?", (document_id,))
+
+    def attempts(self, document_id: str) -> int:
+        """How often work was begun since it last made progress."""
+        return self._row(document_id)["attempts"]
+
+    def priority_waiting(self, above: int) -> bool:
+        """Whether a job of a higher priority than ``above`` is due."""
+        with self._db.lock:
+            return (
+                self._db.connection.execute(
+                    "SELECT 1 FROM jobs WHERE state = 'queued' AND priority > ? AND run_after <= ?",
+                    (above, self._clock()),
+                ).fetchone()
+                is not None
+            )
+
+    # Out of the queue
+
+    def finish(self, document_id: str) -> None:
+        """The work is done."""
+        self._end(document_id, "done", None)
+
+    def bury(self, document_id: str, reason: str) -> None:
+        """Give up: a dead letter, until somebody says ``retry``."""
+        self._end(document_id, "dead", reason)
+
+    def put_back(self, document_id: str, failure: Failure | None) -> bool:
+        """End this attempt; false where it was the last one and the job is to be buried.
+
+        Without a failure, or with an outage, the attempt does not count.
+        """
+        attempts = self.attempts(document_id)
+        counts = failure is not None and failure.kind == "transient"
+        if counts and attempts >= self._settings.attempts:
+            return False
+        wait = 0.0
+        if failure is not None:
+            wait = self._settings.backoff_seconds * 2 ** min(attempts - 1, 20)
+            wait = min(wait, _LONGEST_BACKOFF) * (0.75 + 0.5 * self._jitter())
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE documents SET state = 'queued' WHERE id = ? AND state = 'indexing'",
+                (document_id,),
+            )
+            db.execute(
+                "UPDATE jobs SET state = 'queued', worker = NULL, lease_until = NULL,"
+                " run_after = ?, reason = ?, attempts = attempts - ? WHERE document = ?",
+                (
+                    self._clock() + wait if wait else 0,
+                    failure.reason if failure else None,
+                    0 if counts else 1,
+                    document_id,
+                ),
+            )
+        return True
+
+    def cancel(self, document_id: str) -> None:
+        """Stop work on a document: at once, or after the batch in work. JobNotFound, JobConflict.
+
+        Pages that are indexed stay.
+        """
+        with self._db.transaction() as db:
+            if self._row(document_id)["state"] not in ("queued", "running"):
+                raise JobConflict("there is no work on this document that could be cancelled")
+            self._end(document_id, "cancelled", _CANCELLED)
+            db.execute(
+                "UPDATE documents SET state = 'failed', reason = ?"
+                " WHERE id = ? AND state IN ('queued', 'indexing')",
+                (_CANCELLED, document_id),
+            )
+
+    def retry(self, document_id: str) -> None:
+        """Try again, at once, what failed, was cancelled or waits. JobNotFound, JobConflict."""
+        with self._db.transaction() as db:
+            row = self._row(document_id)
+            # A page whose words were not read in full is read and encoded anew.
+            failed = db.execute(
+                "DELETE FROM stages WHERE document = ?1 AND (page_index IN (SELECT page_index FROM"
+                "  stages WHERE document = ?1 AND state = 'failed' AND stage IN ('read', 'ocr'))"
+                " OR state = 'failed')",
+                (document_id,),
+            ).rowcount
+            if row["state"] == "running" or (row["state"] == "done" and not failed):
+                what = "is in work already" if row["state"] == "running" else "lacks nothing"
+                raise JobConflict(f"the document {what}")
+            db.execute(
+                "UPDATE documents SET state = 'queued', reason = NULL"
+                " WHERE id = ? AND state = 'failed'",
+                (document_id,),
+            )
+            db.execute("UPDATE jobs SET attempts = 0 WHERE document = ?", (document_id,))
+            self.add(document_id, PERSON)
+
+    # Looking
+
+    def live(self) -> int:
+        """Jobs that are queued or running."""
+        return self._count("state IN ('queued', 'running')")
+
+    def running(self) -> int:
+        """Jobs in work."""
+        return self._count("state = 'running'")
+
+    def due(self) -> int:
+        """Jobs that a worker could claim now."""
+        now = self._clock()
+        with self._db.lock:
+            return self._db.connection.execute(
+                "SELECT COUNT(*) FROM jobs WHERE state = 'queued'"
+                " AND (run_after <= ?1 OR run_after > ?1 + ?2)",
+                (now, 2 * _LONGEST_BACKOFF),
+            ).fetchone()[0]
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        with self._db.lock:
+            rows = self._db.connection.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+            return dict(tuple(row) for row in rows)
+
+    def held_by(self, worker: str) -> list[str]:
+        """The documents a worker has in work."""
+        with self._db.lock:
+            rows = self._db.connection.execute(
+                "SELECT document FROM jobs WHERE state = 'running' AND worker = ?", (worker,)
+            ).fetchall()
+        return [row["document"] for row in rows]
+
+    def get(self, document_id: str) -> Job:
+        """One job; JobNotFound."""
+        found = self._select("j.document = ?", (document_id,), "1")
+        if not found:
+            raise JobNotFound(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
+        return found[0]
+
+    def list(self, states: Iterable[JobState] = (), *, limit: int = 1000) -> list[Job]:
+        """Jobs in these states (none: all): running ones first, then as they come, then the ended,
+        newest first."""
+        wanted = json.dumps(list(states))
+        return self._select(
+            "?1 = '[]' OR j.state IN (SELECT value FROM json_each(?1))",
+            (wanted,),
+            "j.state != 'running', j.state != 'queued', j.ended_at DESC, j.priority DESC,"
+            f" j.queued_at LIMIT {int(limit)}",
+        )
+
+    # Inside
+
+    def _select(self, where: str, values: tuple[str, ...], order: str) -> list[Job]:
+        now = self._clock()
+        with self._db.lock:
+            rows = self._db.connection.execute(
+                "SELECT j.*, d.collection, d.pages,"  # noqa: S608 - put together of constants
+                " (SELECT COUNT(*) FROM pages p WHERE p.document = j.document) AS pages_done,"
+                " (SELECT name FROM sources s WHERE s.document = j.document"
+                "  OR s.next_document = j.document ORDER BY s.rowid DESC LIMIT 1) AS name"
+                " FROM jobs j JOIN documents d ON d.id = j.document"
+                f" WHERE d.state != 'removing' AND ({where}) ORDER BY {order}",
+                values,
+            ).fetchall()
+        return [_job(row, now) for row in rows]
+
+    def _row(self, document_id: str) -> sqlite3.Row:
+        with self._db.lock:
+            row = self._db.connection.execute(
+                "SELECT * FROM jobs WHERE document = ?", (document_id,)
+            ).fetchone()
+        if row is None:
+            raise JobNotFound(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
+        return row
+
+    def _count(self, condition: str) -> int:
+        with self._db.lock:
+            return self._db.connection.execute(
+                f"SELECT COUNT(*) FROM jobs WHERE {condition}"  # noqa: S608 - constants
+            ).fetchone()[0]
+
+    def _end(self, document_id: str, state: JobState, reason: str | None) -> None:
+        with self._db.transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = ?, reason = ?, worker = NULL, lease_until = NULL,"
+                " ended_at = ? WHERE document = ?",
+                (state, reason, self._clock(), document_id),
+            )
+
+
+def _job(row: sqlite3.Row, now: float) -> Job:
+    begun, done = row["started_at"], row["pages_done"] - row["pages_at_start"]
+    elapsed = now - begun if begun is not None and row["state"] == "running" else 0.0
+    return Job(
+        document_id=row["document"],
+        collection=row["collection"],
+        name=row["name"] or row["document"],
+        state=row["state"],
+        priority=row["priority"],
+        attempts=row["attempts"],
+        pages=row["pages"],
+        pages_done=row["pages_done"],
+        reason=row["reason"],
+        run_after=row["run_after"],
+        queued_at=row["queued_at"],
+        started_at=begun,
+        ended_at=row["ended_at"],
+        worker=row["worker"],
+        pages_per_second=done / elapsed if elapsed > 0 and done > 0 else None,
+    )
