@@ -117,6 +117,7 @@ class Services:
             stack.callback(lock.release)
             database = Database(folder / "catalog.sqlite")
             stack.callback(database.close)
+            self._database = database
             self.catalog = Catalog(database)
             self.jobs = Jobs(database, settings.ingest)
             minilm = MiniLM(threads=settings.threads)
@@ -484,7 +485,7 @@ class Services:
     def backup(self, target: Path) -> BackupReport:
         """Copy the data folder, as it is at one moment, into a new one. UsageError, StoreError."""
         return backup(
-            self.catalog,
+            self._database,
             self.settings.data_dir,
             target,
             indexes=self.searcher.indexes,

@@ -257,8 +257,8 @@ def _kill_round(scratch: Path, chance: random.Random, kills: int, workers: int) 
     """One data folder, killed ``kills`` times."""
     round_ = _Round(scratch / "folder", scratch / "data", workers)
     notes = scratch / "notes"
-    notes.touch()
     round_.folder.mkdir(parents=True)
+    notes.touch()
     for number in range(8):
         _draw(round_.folder / f"doc{number}.pdf", chance)
     done: Counter[str] = Counter()
@@ -284,8 +284,8 @@ def _refusing_round(scratch: Path, chance: random.Random) -> Snapshot:
     """The store refuses every write for some seconds, twice; once the process is killed then."""
     round_ = _Round(scratch / "folder", scratch / "data", 1)
     notes = scratch / "notes"
-    notes.touch()
     round_.folder.mkdir(parents=True)
+    notes.touch()
     for number in range(6):
         _draw(round_.folder / f"doc{number}.pdf", chance)
     process = _start(round_, notes, refuse_seconds=60)
@@ -302,8 +302,8 @@ def _full_disk_round(scratch: Path, chance: random.Random) -> Snapshot:
     """A small disk that fills up to its last byte, and is emptied again, while files come."""
     round_ = _Round(scratch / "folder", scratch / "disk" / "data", 1)
     notes = scratch / "notes"
-    notes.touch()
     round_.folder.mkdir(parents=True)
+    notes.touch()
     with _small_disk(scratch / "disk", megabytes=160) as mounted:
         if not mounted:
             return {"skipped": "a small disk can be mounted by root only", "differences": []}
@@ -393,4 +393,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

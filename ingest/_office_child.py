@@ -1,7 +1,7 @@
 """The program that runs LibreOffice for ``ingest.office``, under limits, and leaves none of it.
 
-Its one argument is a JSON object: ``command``, the ``folder`` that all of it happens in, and the
-limits ``cpu_seconds``, ``memory_bytes`` and ``file_bytes``. It stays until the command and all that
+Its one argument is a JSON object: ``command``, the ``folder`` that all of it happens in, the
+``socket`` that is outside, and the limits ``cpu_seconds``, ``memory_bytes`` and ``file_bytes``. It stays until the command and all that
 the command started are gone. When its standard input ends, because the parent has waited long
 enough or is no more, it kills them and removes the folder. Its exit status is the command's, 127
 where that does not start.
@@ -93,6 +93,7 @@ def main() -> int:
     threading.Thread(target=watch, daemon=True).start()
     code = process.wait()
     _kill(process)  # what it left behind
+    Path(order["socket"]).unlink(missing_ok=True)
     if unwanted.is_set():
         shutil.rmtree(order["folder"], ignore_errors=True)
     return code

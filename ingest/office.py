@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
@@ -37,6 +38,19 @@ _MISSING = (
     "office files need LibreOffice: install it (Debian: apt install libreoffice-writer"
     " libreoffice-calc libreoffice-impress), or save the file as PDF"
 )
+# LibreOffice's filters. Left to find one itself, it reads a damaged file as plain text.
+_FILTERS = {
+    ".docx": "MS Word 2007 XML",
+    ".xlsx": "Calc MS Excel 2007 XML",
+    ".pptx": "Impress MS PowerPoint 2007 XML",
+    ".odt": "writer8",
+    ".ods": "calc8",
+    ".odp": "impress8",
+    ".doc": "MS Word 97",
+    ".xls": "MS Excel 97",
+    ".ppt": "MS PowerPoint 97",
+    ".rtf": "Rich Text Format",
+}
 _MAPPED = 4 * 2**30  # address space that LibreOffice reserves beside the memory it uses
 _MANIFEST = 2**20  # read this far: a line for each part of the file
 # No macros, and nothing fetched from other files or servers: a document may link to any.
@@ -74,9 +88,11 @@ def find_libreoffice() -> str | None:
 def convert(path: Path, target: Path, settings: IngestSettings) -> None:
     """Turn the office file at ``path`` into a PDF at ``target``, which appears whole or not at all.
 
+    ``path`` has the suffix that ``ingest.formats.sniff`` gave it, which says how to read it.
     LibreOffice gets a copy, a profile of its own, limits (``ingest.limits``) and, where the system
     allows it, no network. Raises FormatUnsupported, EncryptedDocument, NotADocument or
-    LimitExceeded where the file cannot be had, DiskFull where there was no room for the PDF.
+    LimitExceeded where the file cannot be had, DiskFull where there was no room for the PDF, and
+    PageglassError where LibreOffice itself does not run.
     """
     if not settings.office:
         raise FormatUnsupported(
@@ -121,6 +137,7 @@ def _run(program: str, copy: Path, made: Path, folder: Path, settings: IngestSet
             "--nologo",
             "--nodefault",
             "--nolockcheck",
+            f"--infilter={_FILTERS[copy.suffix]}",
             "--convert-to",
             "pdf",
             "--outdir",
@@ -128,6 +145,7 @@ def _run(program: str, copy: Path, made: Path, folder: Path, settings: IngestSet
             str(copy),
         ],
         "folder": str(folder),
+        "socket": _socket(profile.as_uri()),
         "cpu_seconds": math.ceil(limits.convert_seconds) * (os.cpu_count() or 1),
         "memory_bytes": limits.memory_mb * 2**20 + _MAPPED,
         "file_bytes": limits.file_mb * 2**20,  # a larger PDF would not be opened
@@ -151,6 +169,14 @@ def _run(program: str, copy: Path, made: Path, folder: Path, settings: IngestSet
             ) from None
     if child.returncode == 127 or child.returncode < 0:  # the file is not to blame
         raise PageglassError(f"LibreOffice does not start, or was killed: try {program} by hand")
+
+
+def _socket(profile: str) -> str:
+    """Where LibreOffice listens for others of the same profile, whatever TMPDIR says; it is left
+    there by a killed one (desktop/source/app/officeipcthread.cxx, sal/osl/unx/pipe.cxx)."""
+    digest = hashlib.md5(profile.encode("utf-16-le"), usedforsecurity=False).digest()
+    user = os.getuid() if sys.platform != "win32" else 0
+    return f"/tmp/OSL_PIPE_{user}_SingleOfficeIPC_{''.join(f'{byte:x}' for byte in digest)}"  # noqa: S108
 
 
 def _is_whole(pdf: Path) -> bool:

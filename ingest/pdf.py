@@ -264,21 +264,7 @@ class _Child:
         return _Frame(header, blob, time.monotonic())
 
     def _greet(self) -> None:
-        settings, limits = self._settings, self._settings.limits
-        self._write(
-            {
-                "parent": os.getpid(),
-                "dpi": settings.dpi,
-                "jpeg_quality": settings.jpeg_quality,
-                "pixels": limits.pixels,
-                "pages": limits.pages,
-                "memory_mb": limits.memory_mb,
-                "page_seconds": limits.page_seconds,
-                "words": limits.words,
-                "characters": limits.words * _CHARACTERS_PER_WORD,
-                "word_characters": _WORD_CHARACTERS,
-            }
-        )
+        self._write({"parent": os.getpid()} | child_settings(self._settings))
         self._asked.append(_Asked(0, None, time.monotonic()))
         try:
             self._next_reply(_START_SECONDS)
@@ -413,6 +399,22 @@ class _Child:
                 self._frames.get(timeout=0.01)
         with contextlib.suppress(OSError):  # closing flushes what the child no longer takes
             self._requests.close()
+
+
+def child_settings(settings: IngestSettings) -> dict[str, object]:
+    """What the child must know of the settings."""
+    limits = settings.limits
+    return {
+        "dpi": settings.dpi,
+        "jpeg_quality": settings.jpeg_quality,
+        "pixels": limits.pixels,
+        "pages": limits.pages,
+        "memory_mb": limits.memory_mb,
+        "page_seconds": limits.page_seconds,
+        "words": limits.words,
+        "characters": limits.words * _CHARACTERS_PER_WORD,
+        "word_characters": _WORD_CHARACTERS,
+    }
 
 
 def child_environment() -> dict[str, str]:

@@ -31,8 +31,8 @@ class FileState:
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_dev)
 
 
-Deletion = Literal["held", "approved"]
-"""A vanished file whose document waits for a person's word, or has it."""
+Deletion = Literal["held"]
+"""A vanished file whose document waits for a person's word."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,12 +122,17 @@ class WorkerPool:
 
     def _release(self, name: str, failure: Failure | None) -> None:
         """Give back what the worker had; where that cannot be written now, as soon as it can."""
+        told = False
         while True:
             try:
                 self._writer.release(name, failure)
                 return
-            except Exception:
-                _log.exception("the work of %s cannot be given back yet", name)
+            except Exception as error:
+                if not told:
+                    _log.error(
+                        "the work of %s is given back once that can be written: %s", name, error
+                    )
+                told = True
                 if self._stopping.wait(_PAUSE_SECONDS):
                     return  # Whoever opens the folder next finds it running, and queues it.
 
@@ -169,7 +174,7 @@ class WorkerPool:
     def _run_process(self, name: str, number: int) -> Failure | None:
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "ingest.workers", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

@@ -85,7 +85,7 @@ class Writer:
         # Held for every write that must not cross a removal, or a backup.
         self.writing = threading.RLock()
         self._originals.mkdir(parents=True, exist_ok=True)
-        for left in self._originals.glob(".*"):
+        for left in (*self._originals.glob(".*"), *images.unfinished()):
             left.unlink()
         self._tidy_images()
         jobs.recover()

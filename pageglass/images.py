@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_INCOMING = ".incoming"
+
 
 class ImageStore:
     """Image files under ``root``, named by the SHA-256 of their bytes.
@@ -24,10 +26,20 @@ class ImageStore:
         path = self.path(key)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Written beside and renamed, so that a crash leaves no half image under a valid key.
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(path)
+            incoming = self._root / _INCOMING
+            incoming.mkdir(exist_ok=True)
+            # Written elsewhere and renamed, so that a crash leaves no half image under a valid key.
+            # Not flushed to the disk: that would cost more than rendering the page, and what a
+            # power loss takes `pageglass check --repair` brings back.
+            with tempfile.NamedTemporaryFile(dir=incoming, delete=False) as file:
+                written = Path(file.name)
+                try:
+                    file.write(data)
+                    file.flush()
+                    written.replace(path)
+                except BaseException:
+                    written.unlink(missing_ok=True)
+                    raise
         return key
 
     @staticmethod
@@ -51,6 +63,10 @@ class ImageStore:
         for path in self._root.glob("??/*"):
             if not path.name.startswith("."):
                 yield path.name
+
+    def unfinished(self) -> Iterator[Path]:
+        """Files that a process killed while writing left behind."""
+        yield from (self._root / _INCOMING).glob("*")
 
     def path(self, key: str) -> Path:
         """Where ``key`` is or would be stored."""

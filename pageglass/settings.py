@@ -58,7 +58,9 @@ class LimitSettings(_Section):
         description="Most page images and words that may come of one document, in MB.",
     )
     convert_seconds: float = Field(
-        default=120.0, gt=0, description="Time LibreOffice may take for one office file, in seconds."
+        default=120.0,
+        gt=0,
+        description="Time LibreOffice may take for one office file, in seconds.",
     )
 
 

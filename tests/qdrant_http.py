@@ -154,7 +154,8 @@ def _upsert(client: QdrantClient, name: str, body: bytes) -> Any:
 
 
 def _delete(client: QdrantClient, name: str, body: bytes) -> Any:
-    return client.delete(name, models.FilterSelector.model_validate_json(body))
+    selector = models.FilterSelector if b'"filter"' in body else models.PointIdsList
+    return client.delete(name, selector.model_validate_json(body))
 
 
 def _query(client: QdrantClient, name: str, body: bytes) -> Any:

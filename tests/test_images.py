@@ -27,5 +27,6 @@ def test_a_deleted_image_is_gone_and_deleting_twice_is_harmless(tmp_path: Path) 
 def test_a_half_written_image_has_no_key(tmp_path: Path) -> None:
     store = ImageStore(tmp_path)
     key = store.put(b"ink", ".jpg")
-    store.path(key).with_name(".half").write_bytes(b"in")
+    (tmp_path / ".incoming" / "half").write_bytes(b"in")
     assert list(store.keys()) == [key]
+    assert [path.name for path in store.unfinished()] == ["half"]

@@ -318,6 +318,28 @@ def test_deleting_a_document_leaves_the_others(index: Index) -> None:
     assert index.count() == 3
 
 
+def test_single_pages_can_be_deleted(index: Index) -> None:
+    index.upsert([point(d, i, dense(1, 0, 0, 0)) for d in "ab" for i in range(3)])
+    index.delete([PageRef("a", 1), PageRef("b", 0), PageRef("never there", 0)])
+    index.delete([])
+    assert {ref for _, ref in index.refs()} == {
+        PageRef("a", 0),
+        PageRef("a", 2),
+        PageRef("b", 1),
+        PageRef("b", 2),
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1000])
+def test_every_point_is_named_once_with_its_tenant(index: Index, batch: int) -> None:
+    written = [point(d, i, dense(i, 1, 2, 3), f"of {d}") for d in "ab" for i in range(4)]
+    index.upsert(written)
+    index.flush()
+    named = list(index.refs(batch))
+    assert len(named) == len(written)
+    assert set(named) == {(of.collection, of.ref) for of in written}
+
+
 @pytest.mark.parametrize("batch", [1, 3, 7, 64])
 def test_points_come_each_once_and_whole(index: Index, batch: int) -> None:
     written = [point(d, i, dense(i, 1, 2, 3), f"of {d}") for d in "ab" for i in range(7)]

@@ -1,4 +1,4 @@
-"""ingest.pdf, on real PDFs made on the spot and a real child process."""
+"""ingest.pdf, on real PDFs and images made on the spot and a real child process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -20,11 +23,17 @@ import pymupdf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
 from pymupdf.mupdf import PDF_ENCRYPT_AES_256
 
 from ingest.pdf import PageFailure, PdfReader, RawPage, clean_text
-from pageglass.errors import DocumentError, EncryptedDocument, LimitExceeded, NotADocument
+from pageglass.errors import (
+    DocumentError,
+    EncryptedDocument,
+    FormatUnsupported,
+    LimitExceeded,
+    NotADocument,
+)
 from pageglass.settings import IngestSettings
 
 DEFAULTS = IngestSettings.model_validate({})
@@ -115,7 +124,6 @@ def endless(path: Path) -> Path:
     [
         (b"", "empty"),
         (b"just some text, nothing like a document\n" * 20, "not a PDF"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a PDF"),
         (b"%PDF-1.7\n" + b"x" * 500, "damaged|without pages"),
     ],
 )
@@ -137,10 +145,22 @@ def test_a_missing_file_and_a_folder_are_refused(reader: PdfReader, tmp_path: Pa
 
 
 def test_another_format_named_pdf_is_refused(reader: PdfReader, tmp_path: Path) -> None:
-    path = tmp_path / "picture.pdf"
-    Image.new("RGB", (50, 50), "red").save(path, "PNG")
-    with pytest.raises(NotADocument):
+    path = tmp_path / "drawing.pdf"
+    path.write_text("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>")
+    with pytest.raises(NotADocument, match="not a PDF"):
         reader.open(path)
+
+
+def test_a_file_of_no_known_kind_is_told_what_would_do(reader: PdfReader, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("plain words")
+    with pytest.raises(FormatUnsupported, match=r"neither PDF, image .* nor office file: "):
+        reader.open(path)
+    with zipfile.ZipFile(tmp_path / "letter.pdf", "w") as archive:
+        for part in ("[Content_Types].xml", "word/document.xml"):
+            archive.writestr(part, "<x/>")
+    with pytest.raises(FormatUnsupported, match="office file: save it as PDF"):
+        reader.open(tmp_path / "letter.pdf")
 
 
 def test_a_pdf_without_pages_is_refused(reader: PdfReader, tmp_path: Path) -> None:
@@ -333,7 +353,323 @@ def test_a_huge_page_is_scaled_to_the_pixel_limit(tmp_path: Path) -> None:
     assert 0 < pixels(strip).size / 3 <= 1_003_000
 
 
+# Images
+
+
+def save(path: Path, image: Image.Image, *more: Image.Image, **options: Any) -> Path:
+    if more:
+        options |= {"save_all": True, "append_images": list(more)}
+    image.save(path, **options)
+    return path
+
+
+def quarters(size: tuple[int, int] = (400, 200)) -> Image.Image:
+    """Red and lime above, blue and white below: any turn shows."""
+    image = Image.new("RGB", size, "white")
+    width, height = size[0] // 2, size[1] // 2
+    image.paste("red", (0, 0, width, height))
+    image.paste("lime", (width, 0, size[0], height))
+    image.paste("blue", (0, height, width, size[1]))
+    return image
+
+
+def colours_of(page: RawPage) -> list[tuple[int, int, int]]:
+    """The colours amid the page's quarters, rounded to what a JPEG keeps of them."""
+    array = pixels(page)
+    height, width, _ = array.shape
+    return [
+        tuple(int(round(int(value) / 51) * 51) for value in array[y, x])
+        for y in (height // 4, 3 * height // 4)
+        for x in (width // 4, 3 * width // 4)
+    ]  # type: ignore[return-value]
+
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tiff", "a.webp", "wrongly.pdf"])
+def test_an_image_is_a_document_of_one_page(reader: PdfReader, tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, quarters(), format="PNG" if name == "wrongly.pdf" else None)
+    assert (reader.open(path).pages, reader.open(path).title) == (1, None)
+    page = only_page(reader, path)
+    assert (page.index, page.label, page.words, page.blank) == (0, "1", (), False)
+    assert (page.width, page.height) == (192, 96)  # 400 x 200 pixels at 150 to the inch
+    assert pixels(page).shape == (200, 400, 3)
+    assert colours_of(page) == [RED, GREEN, BLUE, WHITE]
+    assert list(reader.pages(path, [0, 0])) == [page, page]
+
+
+def test_a_plain_image_is_a_blank_page(reader: PdfReader, tmp_path: Path) -> None:
+    assert only_page(reader, save(tmp_path / "a.png", Image.new("L", (90, 90), 255))).blank
+
+
+@pytest.mark.parametrize(
+    ("dpi", "points", "size"),
+    [
+        ((300, 300), (96, 48), (200, 100)),  # finer than wanted: scaled down
+        ((100, 100), (288, 144), (400, 200)),  # coarser: left alone
+        ((200, 100), (144, 144), (300, 300)),  # a fax: its pixels are not square
+        ((1, 1), (192, 96), (400, 200)),  # absurd
+        ((40_000, 40_000), (192, 96), (400, 200)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff"])
+def test_the_page_is_as_large_as_the_image_says(
+    reader: PdfReader,
+    tmp_path: Path,
+    suffix: str,
+    dpi: tuple[int, int],
+    points: tuple[int, int],
+    size: tuple[int, int],
+) -> None:
+    page = only_page(reader, save(tmp_path / f"a{suffix}", quarters(), dpi=dpi))
+    assert (page.width, page.height) == pytest.approx(points, rel=1e-3)
+    assert pixels(page).shape == (size[1], size[0], 3)
+    assert colours_of(page) == [RED, GREEN, BLUE, WHITE]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_stands_upright(
+    reader: PdfReader, tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    turned = {
+        1: [RED, GREEN, BLUE, WHITE],
+        2: [GREEN, RED, WHITE, BLUE],
+        3: [WHITE, BLUE, GREEN, RED],
+        4: [BLUE, WHITE, RED, GREEN],
+        5: [RED, BLUE, GREEN, WHITE],
+        6: [BLUE, RED, WHITE, GREEN],
+        7: [WHITE, GREEN, BLUE, RED],
+        8: [GREEN, WHITE, RED, BLUE],
+    }
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = save(tmp_path / f"a{suffix}", quarters(), exif=exif, dpi=(200, 100))
+    page = only_page(reader, path)
+    assert colours_of(page) == turned[orientation]
+    points = (192, 96) if suffix == ".webp" else (144, 144)
+    assert (page.width, page.height) == pytest.approx(
+        points if orientation < 5 else points[::-1], rel=1e-3
+    )
+
+
+def test_broken_metadata_do_not_spoil_a_photograph(reader: PdfReader, tmp_path: Path) -> None:
+    for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        path = save(tmp_path / "a.jpg", quarters(), exif=exif)
+        assert colours_of(only_page(reader, path)) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_every_kind_of_pixel_is_shown(reader: PdfReader, tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 255, 256), (40, 1))
+    grey = Image.fromarray(ramp.astype(np.uint8))
+    deep = Image.fromarray((ramp * 257).astype(np.uint16))
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    lab = ImageCms.applyTransform(grey.convert("RGB"), to_lab)
+    assert lab is not None
+    kinds = {
+        "grey.png": grey,
+        "16.png": deep,
+        "16.tiff": deep,
+        "palette.png": grey.convert("P"),
+        "cmyk.jpg": grey.convert("RGB").convert("CMYK"),
+        "cmyk.tiff": grey.convert("RGB").convert("CMYK"),
+        "lab.tiff": lab,
+        "float.tiff": Image.fromarray(ramp.astype(np.float32) / 255),
+        "32.tiff": Image.fromarray((ramp * 1000).astype(np.int32)),
+        "alpha.png": grey.convert("LA"),
+        "alpha.webp": grey.convert("RGBA"),
+    }
+    for name, image in kinds.items():
+        shown = pixels(only_page(reader, save(tmp_path / name, image))).astype(int)
+        assert np.abs(shown - ramp[:, :, None]).max() <= 12, name
+    dithered = Image.linear_gradient("L").resize((1024, 1024)).convert("1")
+    shown = pixels(only_page(reader, save(tmp_path / "1.tiff", dithered, dpi=(600, 600))))
+    assert np.abs(shown[8:-8, :, 0].mean(axis=1) - np.arange(8, 248)).max() <= 12
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "L", "RGB"])
+def test_what_is_transparent_lies_on_white(reader: PdfReader, tmp_path: Path, mode: str) -> None:
+    image = Image.new("L", (80, 80), 0)
+    image.paste(255, (40, 0, 80, 80))
+    image = image.convert(mode)
+    options: dict[str, Any] = {}
+    if mode.endswith("A"):
+        alpha = Image.new("L", (80, 80), 0)
+        alpha.paste(255, (0, 40, 80, 80))
+        image.putalpha(alpha)
+    else:  # one colour of the image is called transparent
+        options["transparency"] = image.getpixel((0, 0))
+    shown = pixels(only_page(reader, save(tmp_path / "a.png", image, **options)))
+    assert shown[5, 5].min() > 250  # black, and transparent
+    assert shown[70, 70].min() > 250  # white
+    if mode.endswith("A"):
+        assert shown[70, 5].max() < 5  # black, and opaque
+
+
+def test_a_large_image_is_scaled_to_the_pixel_limit(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", quarters((4000, 2000)))
+    with limited(pixels=20_000) as reader:
+        page = only_page(reader, path)
+    assert pixels(page).shape == (100, 200, 3)
+    assert (page.width, page.height) == (1920, 960)
+    assert colours_of(page) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_every_frame_of_a_tiff_is_a_page(reader: PdfReader, tmp_path: Path) -> None:
+    frames = [quarters((200 + 40 * n, 100)) for n in range(4)]
+    frames[2] = frames[2].convert("1")
+    path = save(tmp_path / "a.tiff", *frames)
+    assert reader.open(path).pages == 4
+    in_order = read(reader, path)
+    assert [(p.index, p.label, pixels(p).shape[1]) for p in in_order if isinstance(p, RawPage)] == [
+        (n, str(n + 1), 200 + 40 * n) for n in range(4)
+    ]
+    mixed = [3, 0, 0, 2, 1, 3]
+    assert list(reader.pages(path, mixed)) == [in_order[n] for n in mixed]
+
+
+def test_a_frame_says_for_itself_how_large_it_is(reader: PdfReader, tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    with TiffImagePlugin.AppendingTiffWriter(path, new=True) as file:
+        quarters().save(file, "TIFF", dpi=(300, 300))
+        file.newFrame()
+        quarters().save(file, "TIFF", tiffinfo={TiffImagePlugin.RESOLUTION_UNIT: 1})
+        file.newFrame()
+    assert [page.width for page in read(reader, path) if isinstance(page, RawPage)] == [96, 192]
+
+
+def test_of_an_animation_the_first_frame_is_the_page(reader: PdfReader, tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (60, 60), "red"), Image.new("RGB", (60, 60), "blue")
+    for name, format in (("a.webp", "WEBP"), ("a.png", "PNG"), ("a.jpg", "MPO")):
+        path = save(tmp_path / name, red, blue, format=format)
+        with Image.open(path) as image:
+            assert getattr(image, "n_frames", 1) == 2
+        assert colours_of(only_page(reader, path)) == [RED] * 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff", ".webp"])
+def test_a_damaged_image_is_no_document(reader: PdfReader, tmp_path: Path, suffix: str) -> None:
+    noise = Image.effect_noise((300, 300), 90).convert("RGB")
+    options = {"compression": "tiff_lzw"} if suffix == ".tiff" else {}
+    path = save(tmp_path / f"a{suffix}", noise, **options)
+    whole = path.read_bytes()
+    for length in (len(whole) // 2, 20):
+        path.write_bytes(whole[:length])
+        with pytest.raises(NotADocument, match="image that is truncated, damaged") as error:
+            reader.open(path)
+        assert "PDF" not in str(error.value)
+        assert str(tmp_path) not in str(error.value)
+
+
+def test_a_damaged_frame_fails_alone(reader: PdfReader, tmp_path: Path) -> None:
+    noise = [Image.effect_noise((100 + n, 100), 90) for n in range(5)]
+    path = save(tmp_path / "a.tiff", *noise, compression="tiff_adobe_deflate")
+    with Image.open(path) as image:
+        offsets = []
+        for n in (1, 3):
+            image.seek(n)
+            assert isinstance(image, TiffImagePlugin.TiffImageFile)
+            offsets.append((image.tag_v2[TiffImagePlugin.STRIPOFFSETS][0], image.tag_v2.offset))
+    data = bytearray(path.read_bytes())
+    strip, _ = offsets[0]
+    data[strip : strip + 300] = b"\xff" * 300  # its pixels
+    _, tags = offsets[1]
+    at = data.index(struct.pack("<HHI", TiffImagePlugin.BITSPERSAMPLE, 3, 1), tags)
+    data[at + 8] = 77  # what it says of its pixels
+    path.write_bytes(data)
+    for order in (range(5), [1, 1, 2], [3, 3, 4], [4, 3, 2, 1, 0]):
+        for index, page in zip(order, reader.pages(path, order), strict=True):
+            assert isinstance(page, PageFailure if index in (1, 3) else RawPage), (order, index)
+            if isinstance(page, PageFailure):
+                assert "image that is truncated, damaged or of a rare kind" in page.reason
+            else:
+                assert pixels(page).shape == (100, 100 + index, 3)
+
+
+def tiff_of_many_frames(path: Path, count: int, *, endless: bool = False) -> Path:
+    """Frames of one pixel, each with tags of its own; ``endless``: the last leads to the first."""
+    values = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    size = 2 + len(tags) + 4
+    following = [8 + number * size for number in range(1, count)] + [8 if endless else 0]
+    frames = (struct.pack("<H", len(values)) + tags + struct.pack("<I", at) for at in following)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + b"".join(frames))
+    return path
+
+
+def test_frames_count_as_pages_and_end(tmp_path: Path) -> None:
+    with limited(pages=3000) as reader:
+        assert reader.open(tiff_of_many_frames(tmp_path / "a.tiff", 3000)).pages == 3000
+        assert reader.open(tiff_of_many_frames(tmp_path / "b.tiff", 9, endless=True)).pages == 9
+        with pytest.raises(LimitExceeded, match=r"more than 3000 pages .*ingest.limits.pages"):
+            reader.open(tiff_of_many_frames(tmp_path / "c.tiff", 50_000))
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A PNG that claims to be this large, with little in it."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(2**20))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    png, webp = tmp_path / "bomb.png", tmp_path / "bomb.webp"
+    png.write_bytes(png_bomb(60_000, 50_000))
+    webp.write_bytes(
+        b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0"
+        + bytes(4) + (16_382).to_bytes(3, "little") * 2 + b"VP8L\0\0\0\0"
+    )  # fmt: skip
+    with limited(memory_mb=512) as reader:
+        pid = None
+        for path, what in ((png, "60000 x 50000"), (webp, "more than 33554432")):
+            start = time.perf_counter()
+            with pytest.raises(LimitExceeded) as error:
+                reader.open(path)
+            assert str(error.value) == (
+                f"an image of {what} pixels needs more than 512 MB of memory"
+                " (setting ingest.limits.memory_mb)"
+            )
+            assert time.perf_counter() - start < 5
+            assert pid in (None, reader.pid)  # refused, not run into
+            pid = reader.pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory may have no limit")
+def test_an_image_that_wants_too_much_memory_is_refused(tmp_path: Path) -> None:
+    # 242 MB of 16-bit greys fit below the limit, but not together with what is made of them.
+    path = tmp_path / "a.tiff"
+    Image.new("I;16", (11_000, 11_000), 40_000).save(path, compression="tiff_adobe_deflate")
+    after = save(tmp_path / "b.png", quarters())
+    with limited(memory_mb=256) as reader:
+        with pytest.raises(LimitExceeded, match=r"needs more than 256 MB .*limits.memory_mb"):
+            reader.open(path)
+        assert colours_of(only_page(reader, after)) == [RED, GREEN, BLUE, WHITE]
+
+
 # Limits and losses
+
+
+def test_what_a_document_gives_has_a_limit_for_each_pass(tmp_path: Path) -> None:
+    noise = [Image.effect_noise((600, 600), 90) for _ in range(6)]
+    path = save(tmp_path / "a.tiff", *noise, compression="tiff_lzw")
+    with limited(output_mb=1) as reader:
+        pages = reader.pages(path, range(6))
+        given: list[RawPage] = []
+        with pytest.raises(
+            LimitExceeded, match=r"more than 1 MB \(setting ingest.limits.output_mb"
+        ):
+            given.extend(page for page in pages if isinstance(page, RawPage))
+        output = sum(len(page.image) for page in given)
+        assert output <= 2**20 < output + max(len(page.image) for page in given)
+        for _ in range(2):  # each pass begins anew
+            assert list(reader.pages(path, range(len(given)))) == given
 
 
 def test_pymupdf_is_not_imported_by_the_parent() -> None:
@@ -497,7 +833,7 @@ def test_whatever_a_child_sends_the_parent_stands(tmp_path: Path) -> None:
     package = tmp_path / "ingest"
     package.mkdir()
     root = Path(__file__).parents[1]
-    for name in ("__init__.py", "pdf.py"):
+    for name in ("__init__.py", "pdf.py", "formats.py"):
         shutil.copy(root / "ingest" / name, package / name)
     path = text_pdf(tmp_path / "file.pdf", "text")
     code = (
@@ -591,3 +927,49 @@ def test_damage_ends_in_pages_or_a_document_error(
             assert isinstance(page, RawPage | PageFailure)
     except DocumentError as error:
         assert "\n" not in str(error)
+
+
+def image_bytes(format: str, *more: Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    if more:
+        options |= {"save_all": True, "append_images": list(more)}
+    quarters((60, 40)).save(file, format, exif=Image.Exif(), **options)
+    return file.getvalue()
+
+
+IMAGES = [
+    image_bytes("PNG"),
+    image_bytes("JPEG", dpi=(200, 200)),
+    image_bytes("WEBP"),
+    image_bytes("TIFF", quarters((30, 60)), Image.new("1", (9, 9))),
+    image_bytes("TIFF", quarters((30, 60)), compression="tiff_lzw"),
+    image_bytes("TIFF", Image.new("1", (50, 9)), compression="tiff_adobe_deflate"),
+]
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    whole=st.sampled_from(IMAGES),
+    changes=st.lists(st.tuples(st.integers(8, 5000), st.binary(max_size=4)), max_size=6),
+    cut=st.integers(0, 60),
+)
+def test_a_damaged_image_ends_in_pages_or_a_document_error(
+    reader: PdfReader, tmp_path: Path, whole: bytes, changes: list[tuple[int, bytes]], cut: int
+) -> None:
+    data = bytearray(whole)
+    for position, new in changes:
+        start = position % len(data)
+        data[start : start + len(new)] = new
+    path = tmp_path / "damaged"
+    path.write_bytes(bytes(data[: len(data) - cut]))
+    try:
+        for page in reader.pages(path, range(min(reader.open(path).pages, 5))):
+            if isinstance(page, PageFailure):
+                assert "defect" not in page.reason
+    except DocumentError as error:
+        assert "\n" not in str(error)
+        assert "defect" not in str(error)

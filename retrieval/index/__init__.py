@@ -110,6 +110,10 @@ class Index(Protocol):
         """Remove a document's points; nothing happens where there are none."""
         ...
 
+    def delete(self, refs: Sequence[PageRef]) -> None:
+        """Remove single pages' points; nothing happens where there are none."""
+        ...
+
     def query(
         self,
         name: str,
@@ -137,8 +141,16 @@ class Index(Protocol):
         """
         ...
 
+    def refs(self, batch: int = 1000) -> Iterator[tuple[str, PageRef]]:
+        """Every point's tenant and page, without its vectors."""
+        ...
+
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
+        ...
+
+    def flush(self) -> None:
+        """Have everything that was written on disk."""
         ...
 
     def close(self) -> None:

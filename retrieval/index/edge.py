@@ -98,6 +98,12 @@ class EdgeIndex:
             edge.UpdateOperation.delete_points_by_filter(_filter(Scope(None, (document_id,))))
         )
 
+    def delete(self, refs: Sequence[PageRef]) -> None:
+        """Remove single pages' points; nothing happens where there are none."""
+        if refs:
+            ids = [point_id(ref) for ref in refs]
+            self._shard.update(_edge().UpdateOperation.delete_points(ids))
+
     def query(
         self,
         name: str,
@@ -165,10 +171,27 @@ class EdgeIndex:
             if offset is None:
                 return
 
+    def refs(self, batch: int = 1000) -> Iterator[tuple[str, PageRef]]:
+        """Every point's tenant and page, without its vectors."""
+        edge = _edge()
+        offset = None
+        while True:
+            records, offset = self._shard.scroll(
+                edge.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=False)
+            )
+            for of in records:
+                yield of.payload["collection"], _ref(of.payload)
+            if offset is None:
+                return
+
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
         condition = _filter(scope) if scope else None
         return self._shard.count(_edge().CountRequest(filter=condition, exact=True))
+
+    def flush(self) -> None:
+        """Have everything that was written on disk."""
+        self._shard.flush()
 
     def close(self) -> None:
         """Flush to disk and release the folder."""

@@ -130,6 +130,12 @@ class ServerIndex:
         selector = models.FilterSelector(filter=_filter(Scope(None, (document_id,))))
         self._ask(self._client.delete, self.name, selector, wait=True)
 
+    def delete(self, refs: Sequence[PageRef]) -> None:
+        """Remove single pages' points; nothing happens where there are none."""
+        if refs:
+            selector = _models().PointIdsList(points=[point_id(ref) for ref in refs])
+            self._ask(self._client.delete, self.name, selector, wait=True)
+
     def query(
         self,
         name: str,
@@ -209,10 +215,30 @@ class ServerIndex:
             if offset is None:
                 return
 
+    def refs(self, batch: int = 1000) -> Iterator[tuple[str, PageRef]]:
+        """Every point's tenant and page, without its vectors."""
+        offset = None
+        while True:
+            records, offset = self._ask(
+                self._client.scroll,
+                self.name,
+                limit=batch,
+                offset=offset,
+                with_payload=True,
+                with_vectors=False,
+            )
+            for record in records:
+                yield (record.payload or {})["collection"], _ref(record.payload)
+            if offset is None:
+                return
+
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
         condition = _filter(scope) if scope else None
         return self._ask(self._client.count, self.name, condition, exact=True).count
+
+    def flush(self) -> None:
+        """Have everything that was written on disk: the server sees to that."""
 
     def close(self) -> None:
         """Close the connections; what was written is safe."""
