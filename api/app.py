@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,7 @@ from fastapi import FastAPI
 
 from api import problems
 from api.middleware import BodyLimits, LocalOnly, RequestIds
-from api.routes import ask, documents, health, search
+from api.routes import ask, documents, health, jobs, search, sources
 from api.schemas import Problem
 from api.services import Services
 from pageglass import __version__
@@ -35,6 +36,8 @@ def create_app(services: Services) -> FastAPI:
         responses={"default": _ANY_PROBLEM},
     )
     app.state.services = services
+    # Set when the server begins to stop, so that streams end by themselves.
+    app.state.stopping = threading.Event()
     problems.install(app)
     server = services.settings.server
     # The last one added is the first one met.
@@ -45,7 +48,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.add_middleware(LocalOnly, host=server.host)
     app.add_middleware(RequestIds)
-    for noun in (ask, search, documents, health):
+    for noun in (ask, search, documents, jobs, sources, health):
         app.include_router(noun.router)
     return app
 

@@ -10,7 +10,11 @@ from pageglass.settings import Settings
 from pageglass.types import DEFAULT_COLLECTION, Answer, Document, Page
 
 if TYPE_CHECKING:
-    from api.services import FileReport, Progress, Status
+    from api.looking import HeldFile, Status
+    from api.services import FileReport, Progress
+    from ingest.backup import BackupReport
+    from ingest.check import Finding
+    from ingest.jobs import Job, JobState
     from retrieval.search import SearchResult
 
 
@@ -51,7 +55,31 @@ class Backend(Protocol):
         collection: str = DEFAULT_COLLECTION,
         progress: Progress | None = None,
     ) -> Iterator[FileReport]:
-        """Index files, and the PDF files in folders; one report a file as it ends."""
+        """Index files, and those in folders; one report a file as it ends."""
+        ...
+
+    def retry(self, document_id: str) -> Job:
+        """Try again what failed, was cancelled or waits. JobNotFound, JobConflict."""
+        ...
+
+    def retry_dead(self) -> int:
+        """Try every dead letter again; how many there were."""
+        ...
+
+    def cancel(self, document_id: str) -> Job:
+        """Stop work on a document; its indexed pages stay. JobNotFound, JobConflict."""
+        ...
+
+    def settle_held(self, *, remove: bool, folder: str | None = None) -> int:
+        """Remove the documents of files held as gone, or keep them; how many there were."""
+        ...
+
+    def check(self, *, repair: bool = False, deep: bool = False) -> list[Finding]:
+        """Compare catalog, files and collections; with ``repair``, set right what can be."""
+        ...
+
+    def backup(self, target: Path) -> BackupReport:
+        """Copy the data folder, as it is at one moment, into a new one."""
         ...
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
@@ -77,6 +105,50 @@ class Backend(Protocol):
     def status(self) -> Status:
         """What the data folder holds."""
         ...
+
+
+class Onlooker(Protocol):
+    """The part that changes nothing and needs no models: Looking and RemoteServices are ones."""
+
+    def __enter__(self) -> Onlooker: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def status(self) -> Status:
+        """What the data folder holds."""
+        ...
+
+    def documents(self, *, collection: str | None = None) -> list[Document]:
+        """Every document, oldest first."""
+        ...
+
+    def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
+        """Jobs in these states (none: all): running, queued, then the ended, newest first."""
+        ...
+
+    def job_counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        ...
+
+    def seconds_left(self) -> float | None:
+        """Until all is indexed, at the present pace; None where nothing can be said."""
+        ...
+
+    def held(self) -> list[HeldFile]:
+        """Files that are gone, whose documents wait for a person's word."""
+        ...
+
+
+def look(settings: Settings) -> Onlooker:
+    """The server that owns the data folder, or its catalog, read-only, whoever owns it."""
+    from api.looking import Looking
+    from api.owner import owner_of
+
+    owner = owner_of(settings.data_dir)
+    if owner is not None and owner.address is not None:
+        from api.remote import RemoteServices
+
+        return RemoteServices(owner.address)
+    return Looking(settings)
 
 
 def open_backend(settings: Settings, *, command: str) -> Backend:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -22,8 +22,10 @@ from pageglass.errors import DocumentNotFound, PageglassError, UsageError
 from pageglass.types import DEFAULT_COLLECTION, Document
 
 if TYPE_CHECKING:
-    from api.backend import Backend
+    from api.backend import Backend, Onlooker
     from api.services import FileReport
+    from ingest.jobs import JobState
+    from ingest.sources import SourceRegistry
     from pageglass.settings import Settings
     from pageglass.types import Answer
     from retrieval.search import SearchResult
@@ -198,23 +200,24 @@ def before_every_command(
     ctx.obj = _Options(data_dir, profile, verbose)
 
 
-@app.command(short_help="Index PDF files and folders of them.")
+@app.command(short_help="Index files and folders of them.")
 def ingest(
     ctx: typer.Context,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="PDF files, and folders of them; without any: what is queued already.",
+            help="Files, and folders of them; without any: what is queued already.",
         ),
     ] = None,
     collection: IntoCollection = DEFAULT_COLLECTION,
     as_json: JsonFlag = False,
 ) -> None:
-    """Index PDF files and folders of them, and say what became of every file.
+    """Index files and folders of them, and say what became of every file.
 
-    Files that are indexed already cost nothing; Ctrl-C loses nothing: run it again to go on. After
-    a change of profile or model, run it without a path: what is indexed gets the new vectors.
+    PDFs, pictures (PNG, JPEG, TIFF, WebP), and office files where LibreOffice is installed. Files
+    that are indexed already cost nothing; Ctrl-C loses nothing: run it again to go on. After a
+    change of profile or model, run it without a path: what is indexed gets the new vectors.
     Exits 0 when all are indexed, 1 when some failed, 2 on wrong usage.
 
     \b
@@ -229,10 +232,8 @@ def ingest(
 
     reports: list[FileReport] = []
     with _open(settings, "ingest") as backend:
-        if paths:
-            files = sum(1 for _ in files_in(paths))
-        else:
-            files = sum(document.state != "indexed" for document in backend.documents())
+        queued = backend.status().jobs.get("queued", 0)
+        files = sum(1 for _ in files_in(paths)) if paths else queued
         with ingest_progress(files) as progress:
             for report in backend.ingest(paths, collection=collection, progress=progress.moved):
                 reports.append(report)
@@ -240,8 +241,8 @@ def ingest(
     if as_json:
         printing.print_json({"files": [_report_json(report) for report in reports]})
     elif not reports:
-        nothing = "nothing is queued: name PDF files, or folders of them"
-        typer.echo("no PDF files there" if paths else nothing, err=True)
+        nothing = "nothing is queued: name files, or folders of them"
+        typer.echo("no files there that can become pages" if paths else nothing, err=True)
     elif len(reports) > 1:
         typer.echo(printing.tally(reports), err=True)
     if any(report.outcome == "failed" for report in reports):
@@ -352,18 +353,30 @@ def search(
 
 @app.command(short_help="Show what the data folder holds.")
 def status(
-    ctx: typer.Context, collection: CollectionFilter = None, as_json: JsonFlag = False
+    ctx: typer.Context,
+    collection: CollectionFilter = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the work under way until Ctrl-C.")
+    ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Show what the data folder holds, and every document with its id and state.
 
+    It only looks: whoever uses the folder goes on.
+
     \b
-    pageglass status --json
+    pageglass status --follow
     """
     settings = _begin(ctx, as_json)
-    with _open(settings, "status") as backend:
-        held = backend.status()
-        documents = backend.documents(collection=collection)
-        server = getattr(backend, "address", None)
+    from api.backend import look
+
+    with look(settings) as onlooker:
+        if follow:
+            _follow(onlooker)
+            return
+        held = onlooker.status()
+        documents = onlooker.documents(collection=collection)
+        server = getattr(onlooker, "address", None)
     if as_json:
         from dataclasses import asdict
 
@@ -373,6 +386,210 @@ def status(
         printing.print_json({"status": asdict(held), "server": server, "documents": listed})
     else:
         printing.print_status(held, documents, server)
+
+
+@app.command(short_help="Show the work under way, and what failed.")
+def jobs(
+    ctx: typer.Context,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATE",
+            help="Only queued, running, done, dead or cancelled jobs; may be repeated.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many are shown at most.")] = 100,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the work until Ctrl-C.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the work on documents: running and queued, or in the states you name.
+
+    Dead jobs are those that were given up, with the reason; `pageglass retry` tries them again.
+
+    \b
+    pageglass jobs --state dead
+    """
+    settings = _begin(ctx, as_json)
+    from api.backend import look
+
+    states = _states(state or (["queued", "running"] if not as_json else []))
+    with look(settings) as onlooker:
+        if follow:
+            _follow(onlooker)
+            return
+        found = onlooker.job_list(states, limit=limit)
+        counts, left = onlooker.job_counts(), onlooker.seconds_left()
+    if as_json:
+        from api.schemas import JobList, JobModel
+
+        listed = JobList(jobs=[JobModel.of(job) for job in found], counts=counts, seconds_left=left)
+        printing.print_json(listed.model_dump(mode="json"))
+    else:
+        printing.print_jobs(found, counts, left)
+
+
+@app.command(short_help="Try failed or cancelled documents again.")
+def retry(
+    ctx: typer.Context,
+    documents: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID|NAME]...", help="As in status.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
+    collection: CollectionFilter = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Queue documents again that failed, in part or whole, or were cancelled.
+
+    A running server goes on with them by itself, else `pageglass ingest` does.
+
+    \b
+    pageglass retry report.pdf
+    """
+    settings = _begin(ctx, as_json)
+    if bool(documents) == every:
+        raise UsageError("name the documents, or say --all")
+    with _open(settings, "retry") as backend:
+        if every:
+            number = backend.retry_dead()
+        else:
+            ids = _resolve(backend, documents or [], collection)
+            for id in ids:
+                backend.retry(id)
+            number = len(ids)
+    if as_json:
+        printing.print_json({"retried": number})
+    else:
+        typer.echo(f"queued again: {number}")
+
+
+@app.command(short_help="Stop work on documents.")
+def cancel(
+    ctx: typer.Context,
+    documents: Annotated[list[str], typer.Argument(metavar="ID|NAME", help="As in status.")],
+    collection: CollectionFilter = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take documents out of the queue, or stop the work on them. Pages indexed so far stay.
+
+    \b
+    pageglass cancel huge.pdf
+    """
+    settings = _begin(ctx, as_json)
+    with _open(settings, "cancel") as backend:
+        ids = _resolve(backend, documents, collection)
+        for id in ids:
+            backend.cancel(id)
+    if as_json:
+        printing.print_json({"cancelled": ids})
+    else:
+        typer.echo(f"cancelled: {len(ids)}")
+
+
+@app.command(short_help="Decide about documents whose files are gone.")
+def deletions(
+    ctx: typer.Context,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove these documents.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep them, for good.")] = False,
+    folder: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Only files below this folder.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show removals that are held back, since many files of a watched folder were gone at once.
+
+    \b
+    pageglass deletions --keep
+    """
+    settings = _begin(ctx, as_json)
+    if remove and keep:
+        raise UsageError("say --remove or --keep, not both")
+    if remove or keep:
+        with _open(settings, "deletions") as backend:
+            number = backend.settle_held(remove=remove, folder=folder)
+        word = "removed" if remove else "kept"
+        if as_json:
+            printing.print_json({word: number})
+        else:
+            typer.echo(f"{word}: {number}")
+        return
+    from api.backend import look
+
+    with look(settings) as onlooker:
+        held = [h for h in onlooker.held() if not folder or h.path.startswith(folder)]
+    if as_json:
+        from api.schemas import DeletionModel
+
+        listed = [DeletionModel.of(one).model_dump(mode="json") for one in held]
+        printing.print_json({"deletions": listed})
+        return
+    for one in held:
+        typer.echo(printing.one_line(f"held {one.collection}: {one.path}"))
+    if held:
+        typer.echo("say --remove to remove these documents, or --keep to keep them", err=True)
+    else:
+        typer.echo("nothing is held back", err=True)
+
+
+@app.command(short_help="Compare catalog, files and vectors.")
+def check(
+    ctx: typer.Context,
+    repair: Annotated[bool, typer.Option("--repair", help="Set right what can be.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every file, too.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare catalog, page images, files and vectors with each other.
+
+    Exits 0 when all matches or was repaired, else 1.
+
+    \b
+    pageglass check --repair
+    """
+    settings = _begin(ctx, as_json)
+    from dataclasses import asdict
+
+    with _open(settings, "check") as backend:
+        findings = backend.check(repair=repair, deep=deep)
+    if as_json:
+        printing.print_json({"findings": [asdict(finding) for finding in findings]})
+    for finding in [] if as_json else findings:
+        mark = "repaired" if finding.repaired else "PROBLEM "
+        advice = f" -> {finding.advice}" if finding.advice else ""
+        typer.echo(printing.one_line(f"{mark}  {finding.what}{advice}"))
+    if not findings and not as_json:
+        typer.echo("all matches")
+    if any(not finding.repaired for finding in findings):
+        if not repair and not as_json:
+            typer.echo("`pageglass check --repair` sets right what can be", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Copy the data folder while it is in use.")
+def backup(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Must not exist yet.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy the data folder, as it is at one moment, into a new one.
+
+    The copy is a data folder of its own: use it with --data-dir. Files that never change are
+    linked where that can be, so it takes little room on the same disk.
+
+    \b
+    pageglass backup /backups/monday
+    """
+    settings = _begin(ctx, as_json)
+    from dataclasses import asdict
+
+    with _open(settings, "backup") as backend:
+        report = backend.backup(folder)
+    if as_json:
+        printing.print_json(asdict(report))
+        return
+    typer.echo(printing.one_line(f"{report.folder}: {report.files:,} files"))
+    if not report.vectors:
+        typer.echo("the vectors are on the Qdrant server: back that up, too", err=True)
 
 
 @app.command("rm", short_help="Remove documents from the data folder.")
@@ -412,18 +629,41 @@ def remove(
         raise typer.Exit(1)
 
 
+ByFolder = Annotated[
+    bool, typer.Option("--by-folder", help="Each sub-folder is a collection of its own.")
+]
+Poll = Annotated[
+    bool, typer.Option("--poll", help="Look at intervals: for folders that give no events.")
+]
+
+
 @app.command(short_help="Keep folders indexed until Ctrl-C.")
 def watch(
     ctx: typer.Context,
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="Made if missing.")],
     collection: IntoCollection = DEFAULT_COLLECTION,
+    by_folder: ByFolder = False,
+    poll: Poll = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done now, and end.")
+    ] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Keep folders indexed until Ctrl-C, and say what became of every file.
+
+    New and changed files are taken once they stand still, renamed ones keep their pages, and
+    documents whose files are gone are removed after a while; if many are gone at once,
+    `pageglass deletions` asks first.
 
     \b
     pageglass watch ~/inbox
     """
-    settings = _begin(ctx, as_json=False)
+    settings = _begin(ctx, as_json, watch=_watch_flags(by_folder, poll))
+    if dry_run:
+        _print_plan(settings, folders, collection, as_json)
+        return
+    if as_json:
+        raise UsageError("--json goes with --dry-run")
     _make_folders(folders)
     try:
         with _open(settings, "watch") as backend:
@@ -449,6 +689,8 @@ def serve(
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Keep this folder indexed; may be repeated."),
     ] = None,
+    by_folder: ByFolder = False,
+    poll: Poll = False,
 ) -> None:
     """Answer over HTTP until Ctrl-C; meanwhile other commands go through this server.
 
@@ -456,7 +698,7 @@ def serve(
     pageglass serve --watch ~/inbox
     """
     flags = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = _begin(ctx, as_json=False, server=flags)
+    settings = _begin(ctx, as_json=False, server=flags, watch=_watch_flags(by_folder, poll))
     _make_folders(watch or [])
     from api.serving import serve as serve_until_stopped
 
@@ -609,8 +851,9 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _begin(ctx: typer.Context, as_json: bool, server: dict[str, Any] | None = None) -> Settings:
-    """Note who reads, load the settings and set up logging; SettingsError."""
+def _begin(ctx: typer.Context, as_json: bool, **sections: dict[str, Any]) -> Settings:
+    """Note who reads, load the settings and set up logging; SettingsError. ``sections`` are what
+    the command's flags set."""
     from pageglass.logs import set_up_logging
     from pageglass.settings import load_settings
 
@@ -623,8 +866,7 @@ def _begin(ctx: typer.Context, as_json: bool, server: dict[str, Any] | None = No
         flags["profile"] = options.profile
     if options.verbose:
         flags["log_level"] = "INFO" if options.verbose == 1 else "DEBUG"
-    if server:
-        flags["server"] = server
+    flags |= {name: section for name, section in sections.items() if section}
     settings = load_settings(flags)
     set_up_logging(settings.log_level)
     return settings
@@ -709,21 +951,68 @@ def _save_pages(backend: Backend, answer: Answer, folder: Path) -> list[Path]:
     return saved
 
 
+def _watch_flags(by_folder: bool, poll: bool) -> dict[str, Any]:
+    return ({"by_folder": True} if by_folder else {}) | ({"polling": "always"} if poll else {})
+
+
 def _watch(backend: Backend, settings: Settings, folders: list[Path], collection: str) -> None:
-    """Watch until interrupted: in this process where it owns the folder, else by uploading."""
+    """Watch until interrupted: in this process where it owns the folder, else for its server."""
     from api.services import Services
-    from api.watching import upload_changes
 
     if isinstance(backend, Services):
         backend.start_worker(progress=_say_what_became)
         backend.watch(folders, collection=collection)
         signal.pause()
         return
-    reports = upload_changes(
-        backend, folders, collection=collection, settle_seconds=settings.watch.settle_seconds
-    )
-    for report in reports:
-        typer.echo(printing.report_line(report))
+    from api.remote_registry import RemoteRegistry
+    from ingest.watch import Watcher
+
+    registry = RemoteRegistry(settings.data_dir)
+    Watcher(folders, registry=registry, collection=collection, settings=settings.watch).forever()
+
+
+def _print_plan(settings: Settings, folders: list[Path], collection: str, as_json: bool) -> None:
+    """What watching would do now."""
+    from dataclasses import asdict
+
+    from api.looking import Looking
+    from ingest.watch import Watcher
+
+    with Looking(settings) as looking:
+        # A plan asks for the known sources and nothing else, which a folder to look at can tell.
+        registry = cast("SourceRegistry", looking)
+        plan = Watcher(
+            folders, registry=registry, collection=collection, settings=settings.watch
+        ).plan()
+    if as_json:
+        printing.print_json({"plan": [asdict(action) for action in plan]})
+        return
+    for action in plan:
+        reason = f" ({action.reason})" if action.reason else ""
+        typer.echo(f"{action.action:<8}  {printing.one_line(action.path + reason)}")
+    if not plan:
+        typer.echo("nothing is to be done", err=True)
+
+
+def _states(wanted: Sequence[str]) -> list[JobState]:
+    """Job states by name; UsageError."""
+    from ingest.jobs import JobState
+
+    known = get_args(JobState)
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"no job state {name[:40]!r}: there are {', '.join(known)}")
+    return cast("list[JobState]", list(wanted))
+
+
+def _follow(onlooker: Onlooker) -> None:
+    """Show the work under way until Ctrl-C."""
+    from api.progress import follow_jobs
+
+    try:
+        follow_jobs(onlooker)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
 
 
 def _make_folders(folders: Sequence[Path]) -> None:

@@ -126,8 +126,8 @@ class BodyLimits:
     """Refuses bodies over a limit: at once where the length is announced, else while they come."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int, picture_bytes: int) -> None:
-        """``upload_bytes`` bounds the files of POST /documents, ``picture_bytes`` the picture of a
-        question, JSON_BYTES every other body and what else a question says."""
+        """``upload_bytes`` bounds the files of POST /documents and /sources, ``picture_bytes`` the
+        picture of a question, JSON_BYTES every other body and what else a question says."""
         self._app = app
         # Base64 makes four letters of three bytes.
         self._question_bytes = JSON_BYTES + picture_bytes * 4 // 3
@@ -168,7 +168,7 @@ class BodyLimits:
 
     def _limit(self, method: str, path: str) -> tuple[int, str]:
         """The largest body in bytes, and what is said of a larger one."""
-        if method == "POST" and path == "/documents":
+        if method == "POST" and path in ("/documents", "/sources"):
             limit, over = self._upload_bytes, f"{self._upload_mb:,} MB (setting server.upload_mb)"
             return limit, f"the upload is larger than {over}"
         if method == "POST" and path in ("/ask", "/search"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from api.services import FileReport, Status
+    from api.looking import Status
+    from api.services import FileReport
+    from ingest.jobs import Job
     from pageglass.types import Answer, Document, Hit
     from retrieval.costs import Estimate
 
@@ -39,6 +42,11 @@ def print_error(message: str) -> None:
 def printable(text: str) -> str:
     """``text`` without what a terminal would act on: control, bidi and invisible characters."""
     return "".join(_harmless(letter) for letter in text)
+
+
+def _whole(line: str) -> str:
+    """A line made harmless, its columns kept."""
+    return printable(line.replace("\n", " "))
 
 
 def one_line(text: str) -> str:
@@ -141,6 +149,14 @@ def print_status(status: Status, documents: Sequence[Document], server: str | No
     typer.echo(f"data folder  {one_line(status.data_dir)}{where}")
     typer.echo(f"profile      {status.profile}")
     typer.echo(f"documents    {states or 'none: `pageglass ingest PATH` adds some'}")
+    if live := status.jobs.get("queued", 0) + status.jobs.get("running", 0):
+        typer.echo(f"in work      {live} (`pageglass jobs` shows them)")
+    if dead := status.jobs.get("dead"):
+        typer.echo(f"given up     {dead} (`pageglass jobs --state dead` says why)")
+    if status.held:
+        typer.echo(f"held         {status.held} removals (`pageglass deletions` settles them)")
+    if status.outage:
+        typer.echo(f"OUTAGE       {one_line(status.outage)}")
     typer.echo(f"pages        {status.pages:,}")
     typer.echo(f"on disk      {megabytes(status.disk_bytes)}")
     if documents:
@@ -152,7 +168,39 @@ def print_status(status: Status, documents: Sequence[Document], server: str | No
         )
         if document.reason:
             line += f": {document.reason}"
-        typer.echo(printable(line.replace("\n", " ")))
+        typer.echo(_whole(line))
+
+
+def print_jobs(jobs: Sequence[Job], counts: dict[str, int], left: float | None) -> None:
+    """A line a job, and how long all of it takes."""
+    for job in jobs:
+        typer.echo(job_line(job))
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    pace = f"; all is indexed in about {duration(left)}" if left else ""
+    typer.echo(f"{states or 'no jobs'}{pace}", err=True)
+
+
+def job_line(job: Job) -> str:
+    """How far one job is, and what it waits for."""
+    line = f"{job.state:<9}  {job.document_id}  {job.name}"
+    if job.state in ("queued", "running") and job.pages:
+        line += f"  {job.pages_done}/{job.pages} pages"
+    if job.pages_per_second:
+        line += f", {job.pages_per_second:.1f}/s"
+    if job.seconds_left is not None:
+        line += f", {duration(job.seconds_left)} left"
+    wait = job.run_after - time.time()
+    if job.state == "queued" and wait > 0:
+        line += f", next attempt in {duration(wait)}"
+    return _whole(line + (f": {job.reason}" if job.reason else ""))
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    whole = max(0, round(seconds))
+    if whole < 90:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 5400 else f"{whole / 3600:.1f} h"
 
 
 def page_file(folder: Path, number: int, document_name: str, page: int) -> Path:

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from api.printing import one_line
+from api.printing import duration, job_line, one_line
 from pageglass.types import Document
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from api.backend import Onlooker
+
 _LINE_SECONDS = 5.0
 _NAME_WIDTH = 32
+_LOOK_SECONDS = 1.0
+_FOLLOWED = 20
 
 
 class IngestProgress(Protocol):
@@ -158,3 +162,33 @@ class _Lines:
         self._pages.file_ended()
         if line:
             typer.echo(line)
+
+
+def follow_jobs(onlooker: Onlooker) -> None:
+    """Show what is in work, again and again, until interrupted: in place on a terminal, else a
+    line for each job that moved."""
+    if not sys.stdout.isatty():
+        said: dict[str, str] = {}
+        while True:
+            for job in onlooker.job_list(limit=_FOLLOWED):
+                line = job_line(job)
+                if job.document_id not in said and job.state in ("done", "dead", "cancelled"):
+                    said[job.document_id] = line  # It ended before we looked.
+                elif said.get(job.document_id) != line:
+                    said[job.document_id] = line
+                    typer.echo(line)
+            sys.stdout.flush()
+            time.sleep(_LOOK_SECONDS)
+    from rich.console import Console, Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+        while True:
+            jobs = onlooker.job_list(("running", "queued"), limit=_FOLLOWED)
+            counts, left = onlooker.job_counts(), onlooker.seconds_left()
+            states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+            total = f"{states or 'no jobs'}{f'; about {duration(left)} left' if left else ''}"
+            lines = [Text(job_line(job), no_wrap=True, overflow="ellipsis") for job in jobs]
+            live.update(Group(*lines, Text(total)), refresh=True)
+            time.sleep(_LOOK_SECONDS)

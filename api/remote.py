@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +15,18 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from api import schemas
+from api.looking import HeldFile
 from api.services import FileReport, Progress, Status
+from ingest.backup import BackupReport
+from ingest.check import Finding
+from ingest.jobs import Job, JobState
 from ingest.watch import files_in
 from pageglass.errors import (
     DocumentError,
     DocumentNotFound,
     PageglassError,
     ServerError,
+    StoreError,
     UsageError,
 )
 from pageglass.types import (
@@ -81,7 +89,7 @@ class RemoteServices:
             documents=list(documents),
             top_k=top_k,
         )
-        return self._model(schemas.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
+        return self.fetch(schemas.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
 
     def ask(
         self,
@@ -100,7 +108,7 @@ class RemoteServices:
             documents=list(documents),
             top_k=top_k,
         )
-        return self._model(schemas.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
+        return self.fetch(schemas.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
 
     # Taking in
 
@@ -139,11 +147,11 @@ class RemoteServices:
 
     def _upload(self, path: Path, collection: str) -> Document:
         with path.open("rb") as file:
-            uploaded = self._model(
+            uploaded = self.fetch(
                 schemas.UploadResponse,
                 "POST",
                 "/documents",
-                files={"file": (_utf8(path.name), file, "application/pdf")},
+                files={"file": (_utf8(path.name), file, "application/octet-stream")},
                 data={"collection": collection, "source": _utf8(str(path.resolve()))},
             )
         return uploaded.documents[0].plain()
@@ -174,20 +182,20 @@ class RemoteServices:
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""
         params = {} if collection is None else {"collection": collection}
-        listed = self._model(schemas.DocumentList, "GET", "/documents", params=params)
+        listed = self.fetch(schemas.DocumentList, "GET", "/documents", params=params)
         return [document.plain() for document in listed.documents]
 
     def document(self, document_id: str) -> Document:
         """One document; DocumentNotFound where there is none."""
-        return self._model(schemas.DocumentModel, "GET", _path(document_id)).plain()
+        return self.fetch(schemas.DocumentModel, "GET", _path(document_id)).plain()
 
     def remove(self, document_id: str) -> None:
         """Remove every trace of a document; DocumentNotFound."""
-        self._request("DELETE", _path(document_id))
+        self.request("DELETE", _path(document_id))
 
     def page(self, document_id: str, number: int) -> Page:
         """A page by its 1-based number; DocumentNotFound, PageNotFound."""
-        return self._model(
+        return self.fetch(
             schemas.PageModel,
             "GET",
             f"{_path(document_id)}/pages/{number}",
@@ -197,11 +205,11 @@ class RemoteServices:
     def page_image(self, page: Page) -> bytes:
         """The page's image (JPEG)."""
         ref = page.ref
-        return self._request("GET", f"{_path(ref.document_id)}/pages/{ref.number}/image").content
+        return self.request("GET", f"{_path(ref.document_id)}/pages/{ref.number}/image").content
 
     def heat_map(self, document_id: str, number: int, question: str, *, word: str = "") -> bytes:
         """The page's image (PNG) with what answers the question glowing; NotInProfile."""
-        return self._request(
+        return self.request(
             "GET",
             f"{_path(document_id)}/pages/{number}/heatmap",
             params={"question": question, "word": word},
@@ -209,12 +217,84 @@ class RemoteServices:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        return Status(**self._model(schemas.StatusModel, "GET", "/status").model_dump())
+        return Status(**self.fetch(schemas.StatusModel, "GET", "/status").model_dump())
+
+    # Jobs
+
+    def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
+        """Jobs in these states (none: all): running, queued, then the ended, newest first."""
+        return [job.plain() for job in self._jobs(states, limit).jobs]
+
+    def job_counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        return self._jobs((), 1).counts
+
+    def seconds_left(self) -> float | None:
+        """Until all is indexed, at the present pace; None where nothing can be said."""
+        return self._jobs((), 1).seconds_left
+
+    def _jobs(self, states: Sequence[JobState], limit: int) -> schemas.JobList:
+        params = {"state": list(states), "limit": min(limit, 100_000)}
+        return self.fetch(schemas.JobList, "GET", "/jobs", params=params)
+
+    def retry(self, document_id: str) -> Job:
+        """Try again what failed, was cancelled or waits. JobNotFound, JobConflict."""
+        path = _path(document_id, "/jobs")
+        return self.fetch(schemas.JobModel, "POST", f"{path}/retry").plain()
+
+    def retry_dead(self) -> int:
+        """Try every dead letter again; how many there were."""
+        return self.fetch(schemas.Retried, "POST", "/jobs/retry").retried
+
+    def cancel(self, document_id: str) -> Job:
+        """Stop work on a document; its indexed pages stay. JobNotFound, JobConflict."""
+        path = _path(document_id, "/jobs")
+        return self.fetch(schemas.JobModel, "POST", f"{path}/cancel").plain()
+
+    # Keeping in order
+
+    def held(self) -> list[HeldFile]:
+        """Files that are gone, whose documents wait for a person's word."""
+        listed = self.fetch(schemas.DeletionList, "GET", "/deletions")
+        return [one.plain() for one in listed.deletions]
+
+    def settle_held(self, *, remove: bool, folder: str | None = None) -> int:
+        """Remove the documents of ``held`` files, or keep them for good; how many there were."""
+        verdict = {"remove": remove, "folder": folder}
+        return self.fetch(schemas.Settled, "POST", "/deletions", json=verdict).settled
+
+    def check(self, *, repair: bool = False, deep: bool = False) -> list[Finding]:
+        """Compare catalog, files and collections; with ``repair``, set right what can be."""
+        wanted = {"repair": repair, "deep": deep}
+        found = self.fetch(schemas.CheckResponse, "POST", "/check", json=wanted).findings
+        return [Finding(**finding.model_dump()) for finding in found]
+
+    def backup(self, target: Path) -> BackupReport:
+        """Have the server copy its data folder, and move the copy to ``target`` on this machine.
+
+        UsageError where there is something already, StoreError where it cannot be moved.
+        """
+        target = target.absolute()
+        if os.path.lexists(target):
+            raise UsageError(
+                f"there is something at {target} already: name a folder that is not there"
+            )
+        made = self.fetch(schemas.BackupResponse, "POST", "/backups")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(made.folder, target)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise StoreError(
+                f"the backup is in {made.folder}; it cannot be moved: {reason}"
+            ) from None
+        return replace(BackupReport(**made.model_dump()), folder=str(target))
 
     # Inside
 
-    def _model(self, model: type[M], method: str, path: str, **parts: Any) -> M:
-        response = self._request(method, path, **parts)
+    def fetch(self, model: type[M], method: str, path: str, **parts: Any) -> M:
+        """The answer as ``model``; ServerError where it is none."""
+        response = self.request(method, path, **parts)
         try:
             return model.model_validate_json(response.content)
         except ValidationError:
@@ -223,7 +303,8 @@ class RemoteServices:
                 " is it another version of Pageglass?"
             ) from None
 
-    def _request(self, method: str, path: str, **parts: Any) -> httpx.Response:
+    def request(self, method: str, path: str, **parts: Any) -> httpx.Response:
+        """The answer; the error it stands for is raised."""
         try:
             response = self._http.request(method, path, **parts)
         except httpx.TimeoutException:
@@ -243,11 +324,11 @@ def _utf8(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _path(document_id: str) -> str:
+def _path(document_id: str, below: str = "/documents") -> str:
     # Ids are hex; anything else must not become another path on its way.
     if not document_id.isalnum():
         raise DocumentNotFound(f"no document {document_id[:64]!r}: `pageglass status` lists them")
-    return f"/documents/{document_id}"
+    return f"{below}/{document_id}"
 
 
 def _error(response: httpx.Response, address: str) -> PageglassError:

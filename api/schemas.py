@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -21,6 +22,8 @@ from pydantic import (
 )
 
 from api.boxes import format_boxes
+from api.looking import HeldFile
+from ingest.jobs import Job, JobState
 from pageglass import types
 from pageglass.types import (
     AnswerStatus,
@@ -33,6 +36,20 @@ from pageglass.types import (
     Word,
 )
 from retrieval.search import SearchResult
+
+
+def _utc(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _seconds(utc: str | None) -> float | None:
+    return None if utc is None else datetime.fromisoformat(utc).timestamp()
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 2)
 
 
 def _unicode(text: str) -> str:
@@ -476,12 +493,159 @@ class PageModel(_Response):
         )
 
 
+class JobModel(_Response):
+    """The work on one document; the document's id is the job's."""
+
+    document_id: str
+    name: str
+    collection: str
+    state: JobState
+    priority: int = Field(description="Higher goes first: 10 what a person added, 0 a folder.")
+    attempts: int = Field(description="Since it last made progress.")
+    pages: int = Field(description="0 until the document was opened.")
+    pages_done: int
+    reason: str | None = Field(description="Why the last attempt failed.")
+    next_attempt_at: str | None = Field(description="UTC; null where nothing is waited for.")
+    queued_at: str
+    started_at: str | None
+    ended_at: str | None
+    pages_per_second: float | None
+    seconds_left: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobModel:
+        """The model of a job."""
+        waits = job.state == "queued" and job.run_after > 0
+        return cls(
+            document_id=job.document_id,
+            name=job.name,
+            collection=job.collection,
+            state=job.state,
+            priority=job.priority,
+            attempts=job.attempts,
+            pages=job.pages,
+            pages_done=job.pages_done,
+            reason=job.reason,
+            next_attempt_at=_utc(job.run_after) if waits else None,
+            queued_at=_utc(job.queued_at) or "",
+            started_at=_utc(job.started_at),
+            ended_at=_utc(job.ended_at),
+            pages_per_second=_rounded(job.pages_per_second),
+            seconds_left=_rounded(job.seconds_left),
+        )
+
+    def plain(self) -> Job:
+        """The job as the parts know it."""
+        return Job(
+            document_id=self.document_id,
+            collection=self.collection,
+            name=self.name,
+            state=self.state,
+            priority=self.priority,
+            attempts=self.attempts,
+            pages=self.pages,
+            pages_done=self.pages_done,
+            reason=self.reason,
+            run_after=_seconds(self.next_attempt_at) or 0,
+            queued_at=_seconds(self.queued_at) or 0,
+            started_at=_seconds(self.started_at),
+            ended_at=_seconds(self.ended_at),
+            worker=None,
+            pages_per_second=self.pages_per_second,
+        )
+
+
+class JobList(_Response):
+    """Jobs: running, queued, then the ended, newest first."""
+
+    jobs: list[JobModel]
+    counts: dict[str, int] = Field(description="All jobs by state.")
+    seconds_left: float | None = Field(description="Until all is indexed, at the present pace.")
+
+
+class Retried(_Response):
+    """How many dead letters are tried again."""
+
+    retried: int
+
+
+class DeletionModel(_Response):
+    """A file of a watched folder that is gone, whose document waits for a person's word."""
+
+    collection: str
+    path: str
+    missing_since: str | None
+
+    @classmethod
+    def of(cls, held: HeldFile) -> DeletionModel:
+        """The model of a held removal."""
+        return cls(
+            collection=held.collection, path=held.path, missing_since=_utc(held.missing_since)
+        )
+
+    def plain(self) -> HeldFile:
+        """The held removal as the parts know it."""
+        return HeldFile(self.collection, self.path, _seconds(self.missing_since))
+
+
+class DeletionList(_Response):
+    """Removals that are held back since too many files were gone at once."""
+
+    deletions: list[DeletionModel]
+
+
+class DeletionVerdict(_Request):
+    """A person's word on the removals that are held back."""
+
+    remove: bool = Field(description="Remove these documents, or keep them for good.")
+    folder: str | None = Field(default=None, description="Only files below this folder.")
+
+
+class Settled(_Response):
+    """How many held removals were settled."""
+
+    settled: int
+
+
+class CheckRequest(_Request):
+    """How to compare catalog, files and collections."""
+
+    repair: bool = Field(default=False, description="Set right what can be.")
+    deep: bool = Field(default=False, description="Read every file, too.")
+
+
+class FindingModel(_Response):
+    """Something that does not match."""
+
+    what: str
+    repaired: bool
+    advice: str
+
+
+class CheckResponse(_Response):
+    """Everything that does not match."""
+
+    findings: list[FindingModel]
+
+
+class BackupResponse(_Response):
+    """Where on the server's disk a backup is, and what it holds."""
+
+    folder: str
+    files: int
+    linked: bool = Field(description="Files take no further room: they are links.")
+    vectors: bool = Field(description="Otherwise they are on the Qdrant server only.")
+
+
 class StatusModel(_Response):
     """What a data folder holds."""
 
     data_dir: str
     profile: str
     documents: dict[str, int] = Field(description="Documents by state.")
+    jobs: dict[str, int] = Field(description="Jobs by state; dead ones were given up.")
+    held: int = Field(description="Removals that wait for a person's word: /deletions.")
+    outage: str | None = Field(description="Why nothing can be stored at the moment.")
     pages: int
     collections: dict[str, int] = Field(description="Indexed pages by collection.")
     disk_bytes: int

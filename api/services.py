@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from api.heat_map import draw_heat_map
+from api.looking import HeldFile, Status, held_files, read_status, seconds_left
 from api.owner import Owner, OwnerLock
 from api.vision import Picture, PictureReader, load_vision_models
 from generate.answer import Answerer
@@ -27,7 +28,6 @@ from ingest.database import Database
 from ingest.jobs import Job, Jobs, JobState
 from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
-from ingest.sources import Source
 from ingest.watch import PlannedAction, Watcher, files_in
 from ingest.workers import WorkerPool, worker_processes
 from ingest.writer import Writer
@@ -67,26 +67,6 @@ class FileReport:
     outcome: Literal["indexed", "unchanged", "failed"]
     document: Document | None
     reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a data folder holds."""
-
-    data_dir: str
-    profile: str
-    documents: dict[str, int]
-    """Documents by state."""
-    jobs: dict[str, int]
-    """Jobs by state."""
-    held: int
-    """Removals that wait for a person's word (`pageglass deletions`)."""
-    outage: str | None
-    """Why nothing can be stored at the moment."""
-    pages: int
-    collections: dict[str, int]
-    """Indexed pages by collection."""
-    disk_bytes: int
 
 
 class Services:
@@ -423,13 +403,18 @@ class Services:
             folders, registry=self.writer, collection=collection, settings=self.settings.watch
         )
 
-    def held(self) -> list[Source]:
+    def held(self) -> list[HeldFile]:
         """Files of watched folders that are gone, whose documents wait for a person's word."""
-        return [source for source in self.catalog.watched() if source.deletion == "held"]
+        return held_files(self.catalog)
 
     def settle_held(self, *, remove: bool, folder: str | None = None) -> int:
         """Remove the documents of ``held`` files, or keep them for good; how many there were."""
-        held = [s for s in self.held() if folder is None or s.path.startswith(f"{folder}{os.sep}")]
+        held = [
+            source
+            for source in self.catalog.watched()
+            if source.deletion == "held"
+            and (folder is None or source.path.startswith(f"{folder.rstrip('/')}/"))
+        ]
         if remove:
             self.writer.forget(held)
         else:
@@ -442,6 +427,15 @@ class Services:
         """Jobs in these states (none: all): running, queued, then the ended, newest first."""
         return self.jobs.list(states, limit=limit)
 
+    def seconds_left(self) -> float | None:
+        """Until all that is queued is indexed, at the pace of what is in work; None where nothing
+        can be said."""
+        return seconds_left(self.jobs)
+
+    def job_counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        return self.jobs.counts()
+
     def job(self, document_id: str) -> Job:
         """The work on a document; JobNotFound."""
         return self.jobs.get(document_id)
@@ -451,6 +445,14 @@ class Services:
         self.jobs.retry(document_id)
         self._wake()
         return self.jobs.get(document_id)
+
+    def retry_dead(self) -> int:
+        """Try every dead letter again; how many there were."""
+        dead = self.jobs.list(("dead",), limit=1_000_000)
+        for job in dead:
+            self.jobs.retry(job.document_id)
+        self._wake()
+        return len(dead)
 
     def cancel(self, document_id: str) -> Job:
         """Stop work on a document; its indexed pages stay. JobNotFound, JobConflict."""
@@ -545,19 +547,7 @@ class Services:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        states, pages = self.catalog.counts()
-        held = sum(source.deletion == "held" for source in self.catalog.watched())
-        return Status(
-            data_dir=str(self.settings.data_dir),
-            profile=self.settings.profile,
-            documents=states,
-            jobs=self.jobs.counts(),
-            held=held,
-            outage=self.writer.outage,
-            pages=sum(pages.values()),
-            collections=pages,
-            disk_bytes=_size(self.settings.data_dir),
-        )
+        return read_status(self.settings, self.catalog, self.jobs, outage=self.writer.outage)
 
     def _start_workers(self, processes: int) -> None:
         self._workers = WorkerPool(
@@ -591,15 +581,3 @@ def _log_usage(usage: Sequence[Usage]) -> None:
             used.output_tokens,
             used.seconds,
         )
-
-
-def _size(folder: Path) -> int:
-    """Bytes on disk; files that vanish meanwhile do not count."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            stat = path.lstat()
-        except FileNotFoundError:
-            continue
-        total += stat.st_blocks * 512
-    return total

@@ -19,15 +19,22 @@ _GRACE_SECONDS = 10
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """Says when it listens, and when it begins to stop."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listening: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._listening = listening
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
 
 
 def serve(
@@ -47,8 +54,9 @@ def serve(
         address = _address(listener)
         # The socket comes first: the data folder's owner file must name the real address.
         with Services(settings, command="serve", address=address) as services:
+            app = create_app(services)
             config = uvicorn.Config(
-                create_app(services),
+                app,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -57,7 +65,8 @@ def serve(
             services.start_worker(progress=progress)
             if folders:
                 services.watch(folders)
-            _Server(config, lambda: listening(address)).run(sockets=[listener])
+            server = _Server(config, lambda: listening(address), app.state.stopping.set)
+            server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

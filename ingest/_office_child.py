@@ -1,10 +1,10 @@
 """The program that runs LibreOffice for ``ingest.office``, under limits, and leaves none of it.
 
 Its one argument is a JSON object: ``command``, the ``folder`` that all of it happens in, the
-``socket`` that is outside, and the limits ``cpu_seconds``, ``memory_bytes`` and ``file_bytes``. It stays until the command and all that
-the command started are gone. When its standard input ends, because the parent has waited long
-enough or is no more, it kills them and removes the folder. Its exit status is the command's, 127
-where that does not start.
+``socket`` that is outside, and the limits ``cpu_seconds``, ``memory_bytes`` and ``file_bytes``. It
+stays until the command and all that the command started are gone. When its standard input ends,
+because the parent has waited long enough or is no more, it kills them and removes the folder. Its
+exit status is the command's, 127 where that does not start.
 """
 
 from __future__ import annotations

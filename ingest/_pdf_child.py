@@ -288,17 +288,12 @@ class _Picture:
             is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
             orientation = image.tag_v2.get(_ORIENTATION) if is_tiff else None
             image.load()
+            orientation = orientation or image.getexif().get(_ORIENTATION)
+            ImageOps.exif_transpose(image, in_place=True)
         except (Refusal, MemoryError):
             raise
         except Exception as error:  # whatever a crafted image makes Pillow raise
             raise _image_refusal(error) from None
-        try:
-            orientation = orientation or image.getexif().get(_ORIENTATION)
-            ImageOps.exif_transpose(image, in_place=True)
-        except MemoryError:
-            raise
-        except Exception:
-            orientation = None  # a photograph with broken metadata is still a photograph
         across, down = _stated_resolution(image)
         if orientation in _ON_ITS_SIDE:
             across, down = down, across

@@ -301,6 +301,24 @@ class Jobs:
             rows = self._db.connection.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state")
             return dict(tuple(row) for row in rows)
 
+    def pages_left(self) -> float:
+        """Pages of live jobs that are not stored yet; a document that was not opened yet counts as
+        the mean of the others, or as one page."""
+        with self._db.lock:
+            known, unknown = self._db.connection.execute(
+                "SELECT COALESCE(SUM(CASE WHEN d.pages > 0 THEN d.pages -"
+                "  (SELECT COUNT(*) FROM pages p WHERE p.document = d.id) END), 0),"
+                " COUNT(*) FILTER (WHERE d.pages = 0)"
+                " FROM jobs j JOIN documents d ON d.id = j.document"
+                " WHERE j.state IN ('queued', 'running')"
+            ).fetchone()
+            if not unknown:
+                return known
+            mean = self._db.connection.execute(
+                "SELECT COALESCE(AVG(pages), 1) FROM documents WHERE pages > 0"
+            ).fetchone()[0]
+        return known + unknown * mean
+
     def held_by(self, worker: str) -> list[str]:
         """The documents a worker has in work."""
         with self._db.lock:
@@ -324,7 +342,7 @@ class Jobs:
             "?1 = '[]' OR j.state IN (SELECT value FROM json_each(?1))",
             (wanted,),
             "j.state != 'running', j.state != 'queued', j.ended_at DESC, j.priority DESC,"
-            f" j.queued_at LIMIT {int(limit)}",
+            f" j.queued_at, j.document LIMIT {int(limit)}",
         )
 
     # Inside
@@ -333,12 +351,13 @@ class Jobs:
         now = self._clock()
         with self._db.lock:
             rows = self._db.connection.execute(
+                # The few are chosen first, and only for them is counted.
                 "SELECT j.*, d.collection, d.pages,"  # noqa: S608 - put together of constants
                 " (SELECT COUNT(*) FROM pages p WHERE p.document = j.document) AS pages_done,"
                 " (SELECT name FROM sources s WHERE s.document = j.document"
                 "  OR s.next_document = j.document ORDER BY s.rowid DESC LIMIT 1) AS name"
-                " FROM jobs j JOIN documents d ON d.id = j.document"
-                f" WHERE d.state != 'removing' AND ({where}) ORDER BY {order}",
+                f" FROM (SELECT * FROM jobs j WHERE {where} ORDER BY {order}) j"
+                f" JOIN documents d ON d.id = j.document ORDER BY {order}",
                 values,
             ).fetchall()
         return [_job(row, now) for row in rows]

@@ -182,9 +182,12 @@ class Watcher:
     def _guarded_scan(self) -> bool:
         try:
             return self.scan()
+        except PageglassError as error:
+            self._tell_once(str(error))
         except Exception:
             _log.exception("the watcher goes on after an error")
-            return True
+        self._stopping.wait(self._settings.poll_seconds)
+        return True
 
     # What to do
 

@@ -21,7 +21,7 @@ def healthz(services: OpenServices) -> Health:
         ok=True,
         version=__version__,
         profile=services.settings.profile,
-        documents=len(services.documents()),
+        documents=sum(services.catalog.counts()[0].values()),
     )
 
 

@@ -1,0 +1,144 @@
+"""Looking at a data folder without owning it: its catalog, read-only, and no models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ingest.catalog import Catalog
+from ingest.database import Database
+from ingest.jobs import Job, Jobs, JobState
+from ingest.sources import Source
+from pageglass.settings import Settings
+from pageglass.types import Document, check_collection_name
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a data folder holds."""
+
+    data_dir: str
+    profile: str
+    documents: dict[str, int]
+    """Documents by state."""
+    jobs: dict[str, int]
+    """Jobs by state."""
+    held: int
+    """Removals that wait for a person's word (`pageglass deletions`)."""
+    outage: str | None
+    """Why nothing can be stored at the moment, as far as this process knows."""
+    pages: int
+    collections: dict[str, int]
+    """Indexed pages by collection."""
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A file of a watched folder that is gone, whose document waits for a person's word.
+
+    ``missing_since`` is in Unix seconds.
+    """
+
+    collection: str
+    path: str
+    missing_since: float | None
+
+
+def read_status(
+    settings: Settings, catalog: Catalog, jobs: Jobs, *, outage: str | None = None
+) -> Status:
+    """What the catalog and the disk say of a data folder."""
+    states, pages = catalog.counts()
+    return Status(
+        data_dir=str(settings.data_dir),
+        profile=settings.profile,
+        documents=states,
+        jobs=jobs.counts(),
+        held=len(held_files(catalog)),
+        outage=outage,
+        pages=sum(pages.values()),
+        collections=pages,
+        disk_bytes=_size(settings.data_dir),
+    )
+
+
+def held_files(catalog: Catalog) -> list[HeldFile]:
+    """Removals that are held back."""
+    return [
+        HeldFile(source.collection, source.path, source.missing_since)
+        for source in catalog.watched()
+        if source.deletion == "held"
+    ]
+
+
+def seconds_left(jobs: Jobs) -> float | None:
+    """Until all that is queued is indexed, at the pace of what is in work; None where nothing can
+    be said."""
+    pace = sum(job.pages_per_second or 0 for job in jobs.list(("running",)))
+    return jobs.pages_left() / pace if pace else None
+
+
+class Looking:
+    """A data folder to look at, whoever owns it. Use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        """StoreError where the catalog cannot be read. A folder without one holds nothing."""
+        self._settings = settings
+        path = settings.data_dir / "catalog.sqlite"
+        there = path.exists()
+        self._database = Database(path if there else Path(":memory:"), read_only=there)
+        self._catalog = Catalog(self._database)
+        self._jobs = Jobs(self._database, settings.ingest)
+
+    def __enter__(self) -> Looking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+
+    def status(self) -> Status:
+        """What the data folder holds."""
+        return read_status(self._settings, self._catalog, self._jobs)
+
+    def documents(self, *, collection: str | None = None) -> list[Document]:
+        """Every document, oldest first."""
+        if collection is not None:
+            check_collection_name(collection)
+        return self._catalog.documents(collection=collection)
+
+    def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
+        """Jobs in these states (none: all): running, queued, then the ended, newest first."""
+        return self._jobs.list(states, limit=limit)
+
+    def job_counts(self) -> dict[str, int]:
+        """Jobs by state."""
+        return self._jobs.counts()
+
+    def seconds_left(self) -> float | None:
+        """Until all is indexed, at the present pace; None where nothing can be said."""
+        return seconds_left(self._jobs)
+
+    def held(self) -> list[HeldFile]:
+        """Files that are gone, whose documents wait for a person's word."""
+        return held_files(self._catalog)
+
+    # What a dry run asks: nothing else of a SourceRegistry is used
+
+    def sources(self, folder: str) -> list[Source]:
+        """The sources that a watcher of ``folder`` took."""
+        return self._catalog.watched(folder)
+
+
+def _size(folder: Path) -> int:
+    """Bytes on disk; files that vanish meanwhile do not count."""
+    total = 0
+    for below, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(f"{below}/{name}").st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
