@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from api.services import FileReport
     from ingest.jobs import JobState
     from ingest.sources import SourceRegistry
+    from ingest.watch import PlannedAction
     from pageglass.settings import Settings
     from pageglass.types import Answer
     from retrieval.search import SearchResult
@@ -961,14 +962,20 @@ def _watch(backend: Backend, settings: Settings, folders: list[Path], collection
 
     if isinstance(backend, Services):
         backend.start_worker(progress=_say_what_became)
-        backend.watch(folders, collection=collection)
+        backend.watch(folders, collection=collection, told=_say_what_was_done)
         signal.pause()
         return
     from api.remote_registry import RemoteRegistry
     from ingest.watch import Watcher
 
     registry = RemoteRegistry(settings.data_dir)
-    Watcher(folders, registry=registry, collection=collection, settings=settings.watch).forever()
+    Watcher(
+        folders,
+        registry=registry,
+        collection=collection,
+        settings=settings.watch,
+        told=_print_action,
+    ).forever()
 
 
 def _print_plan(settings: Settings, folders: list[Path], collection: str, as_json: bool) -> None:
@@ -988,10 +995,21 @@ def _print_plan(settings: Settings, folders: list[Path], collection: str, as_jso
         printing.print_json({"plan": [asdict(action) for action in plan]})
         return
     for action in plan:
-        reason = f" ({action.reason})" if action.reason else ""
-        typer.echo(f"{action.action:<8}  {printing.one_line(action.path + reason)}")
+        _print_action(action)
     if not plan:
         typer.echo("nothing is to be done", err=True)
+
+
+def _print_action(action: PlannedAction) -> None:
+    reason = f" ({action.reason})" if action.reason else ""
+    typer.echo(f"{action.action:<8}  {printing.one_line(action.path + reason)}")
+    sys.stdout.flush()
+
+
+def _say_what_was_done(action: PlannedAction) -> None:
+    """What becomes of files that are taken is said once they are indexed."""
+    if action.action not in ("take", "replace"):
+        _print_action(action)
 
 
 def _states(wanted: Sequence[str]) -> list[JobState]:

@@ -385,23 +385,25 @@ class Services:
         self._progress = progress
         self._start_workers(worker_processes(self.settings))
 
-    def watch(self, folders: Sequence[Path], *, collection: str = DEFAULT_COLLECTION) -> None:
-        """Keep folders indexed, on a background thread. SettingsError where they overlap."""
-        watcher = self._watcher(folders, collection)
+    def watch(
+        self,
+        folders: Sequence[Path],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        told: Callable[[PlannedAction], None] = lambda action: None,
+    ) -> None:
+        """Keep folders indexed, on a background thread; ``told`` is called with what the watcher
+        did. SettingsError where folders overlap."""
+        check_collection_name(collection)
+        watcher = Watcher(
+            folders,
+            registry=self.writer,
+            collection=collection,
+            settings=self.settings.watch,
+            told=told,
+        )
         self._watchers.append(watcher)
         self._start("watcher", watcher.forever)
-
-    def plan(
-        self, folders: Sequence[Path], *, collection: str = DEFAULT_COLLECTION
-    ) -> list[PlannedAction]:
-        """What watching would do now; nothing is done."""
-        return self._watcher(folders, collection).plan()
-
-    def _watcher(self, folders: Sequence[Path], collection: str) -> Watcher:
-        check_collection_name(collection)
-        return Watcher(
-            folders, registry=self.writer, collection=collection, settings=self.settings.watch
-        )
 
     def held(self) -> list[HeldFile]:
         """Files of watched folders that are gone, whose documents wait for a person's word."""

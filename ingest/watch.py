@@ -106,15 +106,17 @@ class Watcher:
         registry: SourceRegistry,
         collection: str,
         settings: WatchSettings,
+        told: Callable[[PlannedAction], None] = lambda action: None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """SettingsError where a folder is none, or lies within another. ``clock`` is monotonic,
-        ``wall`` gives Unix seconds, for people."""
+        """SettingsError where a folder is none, or lies within another. ``told`` is called with
+        whatever was done; ``clock`` is monotonic, ``wall`` gives Unix seconds, for people."""
         self._folders = _separate([folder.resolve() for folder in folders])
         self._registry = registry
         self._collection = collection
         self._settings = settings
+        self._told_of = told
         self._clock = clock
         self._wall = wall
         try:
@@ -265,6 +267,8 @@ class Watcher:
             self._tell_once(f"{folder}: {path} is left out: {reason}")
         for source, file in plan.renamed:
             self._registry.renamed(source, path=file.text, state=file.state)
+            was = f"was {source.path}"
+            self._told_of(PlannedAction("rename", file.text, file.collection, was))
             self._gone.pop(source.path, None)
         if plan.back:
             self._registry.missing(plan.back, None)
@@ -286,6 +290,9 @@ class Watcher:
                 seen = self._seen[file.text] = (file.state, now)
             if now - seen[1] < self._settings.settle_seconds or not self._take(folder, file):
                 unsettled = True
+            elif file.text not in self._refused:
+                action = "replace" if file.text in plan.known else "take"
+                self._told_of(PlannedAction(action, file.text, file.collection))
         prefix = f"{as_text(folder)}/"
         for known in (self._seen, self._refused, self._pauses):
             for path in [p for p in known if p.startswith(prefix) and p not in there]:
@@ -314,6 +321,9 @@ class Watcher:
                 waiting = True
         if due and plan.too_many:
             self._registry.hold(due)
+            for source in due:
+                reason = "too many are gone"
+                self._told_of(PlannedAction("hold", source.path, source.collection, reason))
             _log.warning(
                 "%d of %d files are gone from %s: their documents stay until `pageglass deletions"
                 " --remove` or `--keep` says what becomes of them",
@@ -324,7 +334,8 @@ class Watcher:
         elif due:
             self._registry.forget(due)
             for source in due:
-                _log.info("%s is gone, and its document, too", source.path)
+                reason = "is gone"
+                self._told_of(PlannedAction("remove", source.path, source.collection, reason))
                 self._gone.pop(source.path, None)
         return waiting
 

@@ -195,9 +195,7 @@ class Writer:
         FileChanged, DocumentError, StoreError: see SourceRegistry.
         """
         name = Path(path).name
-        return self._accept(
-            file, collection, path, name, FOLDER, folder, state, unchanged
-        ).new
+        return self._accept(file, collection, path, name, FOLDER, folder, state, unchanged).new
 
     def renamed(self, source: Source, *, path: str, state: FileState) -> None:
         """The same bytes are now at ``path``; nothing is read or encoded."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ingest.catalog import Catalog, StageResult
-from pageglass.errors import DocumentNotFound, PageNotFound, StoreError
+from ingest.database import Database
+from ingest.failures import Failure
+from ingest.jobs import FOLDER, Jobs
+from ingest.sources import FileState
+from pageglass.errors import DocumentNotFound, JobConflict, PageNotFound
+from pageglass.settings import IngestSettings
 from pageglass.types import PageRef, document_id
 from tests.tiny import page
 
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    catalog = Catalog(tmp_path / "catalog.sqlite")
-    yield catalog
-    catalog.close()
+    database = Database(tmp_path / "catalog.sqlite")
+    yield Catalog(database)
+    database.close()
 
 
 def put(catalog: Catalog, sha: str, source: str, collection: str = "c") -> str:
@@ -30,8 +35,9 @@ def put(catalog: Catalog, sha: str, source: str, collection: str = "c") -> str:
 
 
 def index_all(catalog: Catalog) -> None:
-    while document := catalog.claim():
-        catalog.settle(document.id, "indexed", None)
+    for document in catalog.documents():
+        if document.state == "queued":
+            catalog.settle(document.id, "indexed", None)
 
 
 def test_the_same_bytes_under_a_second_name_add_a_name(catalog: Catalog) -> None:
@@ -41,7 +47,6 @@ def test_the_same_bytes_under_a_second_name_add_a_name(catalog: Catalog) -> None
     assert not again.new
     assert again.document.id == id
     assert again.document.names == ("one.pdf", "two.pdf")
-    assert catalog.claim() is None
 
 
 def test_the_same_bytes_in_two_collections_are_two_documents(catalog: Catalog) -> None:
@@ -65,7 +70,6 @@ def test_a_replacement_that_fails_leaves_the_old_pages(catalog: Catalog) -> None
     old = put(catalog, "s1", "/a/report.pdf")
     index_all(catalog)
     new = put(catalog, "s2", "/a/report.pdf")
-    assert catalog.claim() is not None
     catalog.settle(new, "failed", "damaged")
     assert catalog.document(old).state == "indexed"
     assert catalog.document(new).reason == "damaged"
@@ -74,40 +78,76 @@ def test_a_replacement_that_fails_leaves_the_old_pages(catalog: Catalog) -> None
 def test_a_document_keeps_living_under_its_other_name(catalog: Catalog) -> None:
     id = put(catalog, "s1", "/a/one.pdf")
     put(catalog, "s1", "/a/two.pdf")
-    catalog.forget_source("c", "/a/one.pdf")
+    catalog.forget_sources([("c", "/a/one.pdf")])
     assert catalog.document(id).names == ("two.pdf",)
-    catalog.forget_source("c", "/a/two.pdf")
+    catalog.forget_sources([("c", "/a/two.pdf")])
     assert [removing for removing, _ in catalog.removing()] == [id]
 
 
 def test_a_failed_document_is_tried_again_when_it_comes_again(catalog: Catalog) -> None:
     id = put(catalog, "s1", "/a")
-    assert catalog.claim() is not None
+    catalog.record(id, [], [StageResult(0, "read", "failed", "no")])
     catalog.settle(id, "failed", "no")
-    put(catalog, "s1", "/a")
-    claimed = catalog.claim()
-    assert claimed is not None
-    assert claimed.id == id
+    again = catalog.enqueue(collection="c", sha256="s1", source="/a", name="a")
+    assert again.new
+    assert again.document.state == "queued"
+    assert catalog.stages(id) == []
 
 
-def test_work_a_dead_process_left_is_queued_again(tmp_path: Path) -> None:
-    catalog = Catalog(tmp_path / "catalog.sqlite")
+def test_a_renamed_source_keeps_its_document(catalog: Catalog) -> None:
+    state, later = FileState(1, 2, 3, 4), FileState(1, 2, 3, 4)
+    for sha, name in (("s1", "one.pdf"), ("s2", "two.pdf")):
+        catalog.enqueue(
+            collection="c", sha256=sha, source=f"/f/{name}", name=name, folder="/f", state=state
+        )
+    index_all(catalog)
+    source = catalog.watched("/f")[0]
+    catalog.rename_source(source, "/f/two.pdf", "two.pdf", later)
+    (left,) = catalog.watched()
+    assert (left.path, left.sha256) == ("/f/two.pdf", "s1")
+    # What was there under that name went with it.
+    assert [sha for _, sha in catalog.removing()] == ["s2"]
+
+
+def test_what_is_unwatched_stays_and_is_no_longer_asked_about(catalog: Catalog) -> None:
+    catalog.enqueue(
+        collection="c",
+        sha256="s1",
+        source="/f/one.pdf",
+        name="one.pdf",
+        folder="/f",
+        state=FileState(1, 2, 2**63 + 1, 4),
+    )
+    (source,) = catalog.watched()
+    assert source.state.inode == 2**63 + 1
+    catalog.mark_sources([source], missing_since=5.0, deletion="held")
+    assert catalog.watched()[0].deletion == "held"
+    catalog.unwatch(catalog.watched())
+    assert catalog.watched() == []
+    assert len(catalog.documents()) == 1
+
+
+def test_an_image_that_never_got_its_page_is_stray(catalog: Catalog) -> None:
     id = put(catalog, "s1", "/a")
-    assert catalog.claim() is not None
-    catalog.close()
-    catalog = Catalog(tmp_path / "catalog.sqlite")
-    catalog.requeue()
-    assert catalog.document(id).state == "queued"
-    catalog.close()
+    arrived, lost = page("arrived", document=id), page("lost", document=id, index=1)
+    catalog.expect_images([arrived.image, lost.image])
+    catalog.record(id, [arrived], [])
+    assert catalog.stray_images() == [lost.image]
+    catalog.forget_images([lost.image])
+    assert catalog.stray_images() == []
 
 
-def test_attempts_count_only_those_without_a_new_page(catalog: Catalog) -> None:
+def test_what_does_not_hold_is_found_and_repaired(catalog: Catalog) -> None:
     id = put(catalog, "s1", "/a")
-    for _ in range(4):
-        assert catalog.claim() is not None
-        catalog.record(id, [page("text", document=id)], [StageResult(0, "read", "done")])
-        catalog.requeue(id)
-    assert catalog.attempts(id) == 1
+    assert catalog.integrity() == [f"document {id} is to be indexed and is in no queue"]
+    assert catalog.repair_jobs() == 1
+    assert catalog.integrity() == []
+    catalog.settle(id, "indexed", None)
+    catalog.record(id, [], [StageResult(3, "read", "done"), StageResult(3, "text", "done")])
+    assert catalog.integrity() == [f"document {id} lacks a page that counts as read"]
+    catalog.repair_jobs()
+    assert catalog.stages(id) == []
+    assert catalog.integrity() == []
 
 
 def test_pages_come_back_as_they_were_stored(catalog: Catalog) -> None:
@@ -141,83 +181,67 @@ def test_images_that_another_document_shows_are_not_to_be_deleted(catalog: Catal
     assert catalog.unshared_images(b) == []
 
 
-def test_a_catalog_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
-    Catalog(path).close()
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match="version 99"):
-        Catalog(path)
-
-
-def test_documents_with_a_page_that_lacks_a_stage_are_queued_again(catalog: Catalog) -> None:
-    whole, partly, failed = (put(catalog, sha, sha) for sha in ("s1", "s2", "s3"))
-    index_all(catalog)
-    for id in (whole, partly):
-        catalog.record(
-            id,
-            [page("one", document=id), page("two", document=id, index=1)],
-            [StageResult(i, "text", "done") for i in range(2)],
-        )
-    catalog.record(whole, [], [StageResult(i, "visual", "done") for i in range(2)])
-    catalog.record(partly, [], [StageResult(0, "visual", "done")])
-    assert catalog.requeue_without(["text"]) == 0
-    assert catalog.waiting() == 0
-    assert catalog.requeue_without(["text", "visual"]) == 1
-    assert catalog.waiting() == 1
-    states = {document.id: document.state for document in catalog.documents()}
-    assert states == {whole: "indexed", partly: "queued", failed: "indexed"}
-    assert catalog.requeue_without(["text", "visual"]) == 0
-    assert catalog.waiting() == 1
-    # Back to the first profile: it lacks nothing there, once its pages are known to be read.
-    catalog.begin(partly, 2)
-    assert catalog.requeue_without(["text"]) == 0
-    assert catalog.waiting() == 1
-    catalog.record(partly, [], [StageResult(i, "read", "done") for i in range(2)])
-    catalog.requeue_without(["text", "visual"])
-    catalog.requeue()
-    claimed = catalog.claim()
-    assert claimed is not None
-    assert claimed.id == partly
-
-
-def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
-    path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match="cannot open the catalog"):
-        Catalog(path)
-
-
 class CatalogMachine(RuleBasedStateMachine):
     """However files come, change, fail and go: every source's newest bytes are kept, and whatever
     no source names goes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.catalog = Catalog(Path(":memory:"))
+        database = Database(Path(":memory:"))
+        self.catalog = Catalog(database)
+        self.jobs = Jobs(database, IngestSettings(backoff_seconds=0.001), clock=lambda: self.now)
+        self.now = 1e9
         self.contents: dict[str, str] = {}
 
     @rule(source=st.sampled_from("abc"), sha=st.sampled_from(["s1", "s2", "s3"]))
     def put(self, source: str, sha: str) -> None:
         for id, _ in self.catalog.removing():
             self.catalog.delete(id)
-        put(self.catalog, sha, source)
+        enqueued = self.catalog.enqueue(collection="c", sha256=sha, source=source, name=source)
+        if enqueued.new:
+            self.jobs.add(enqueued.document.id, FOLDER)
         self.contents[source] = sha
 
     @rule(source=st.sampled_from("abc"))
     def forget(self, source: str) -> None:
-        self.catalog.forget_source("c", source)
+        self.catalog.forget_sources([("c", source)])
         self.contents.pop(source, None)
 
-    @rule(ok=st.booleans())
-    def work(self, ok: bool) -> None:
-        if document := self.catalog.claim():
-            self.catalog.settle(document.id, "indexed" if ok else "failed", None)
+    @rule(how=st.sampled_from(["indexed", "dead", "later", "outage", "left", "lost"]))
+    def work(self, how: str) -> None:
+        self.now += 1
+        id = self.jobs.claim("w")
+        if id is None:
+            return
+        if how == "indexed":
+            self.catalog.settle(id, "indexed", None)
+            self.jobs.finish(id)
+        elif how == "dead":
+            self.catalog.settle(id, "failed", "no")
+            self.jobs.bury(id, "no")
+        elif how in ("later", "outage"):
+            kind = "transient" if how == "later" else "outage"
+            if not self.jobs.put_back(id, Failure(kind, "no")):
+                self.catalog.settle(id, "failed", "no")
+                self.jobs.bury(id, "no")
+        elif how == "left":
+            self.jobs.put_back(id, None)
+
+    @rule(number=st.integers(0, 2), cancel=st.booleans())
+    def person(self, number: int, cancel: bool) -> None:
+        jobs = self.jobs.list()
+        if number < len(jobs):
+            with suppress(JobConflict):
+                (self.jobs.cancel if cancel else self.jobs.retry)(jobs[number].document_id)
+
+    @rule(days=st.sampled_from([-1, 1]))
+    def clock_jumps(self, days: int) -> None:
+        self.now += days * 86_400
 
     @rule()
     def crash(self) -> None:
-        self.catalog.claim()
-        self.catalog.requeue()
+        self.jobs.claim("w")
+        self.jobs.recover()
 
     @invariant()
     def no_job_is_lost(self) -> None:
@@ -226,6 +250,7 @@ class CatalogMachine(RuleBasedStateMachine):
         assert {document_id("c", sha) for sha in self.contents.values()} <= kept
         for document in self.catalog.documents():
             assert document.names, "a document nobody names"
+        assert self.catalog.integrity() == []
 
 
 TestCatalogMachine = CatalogMachine.TestCase

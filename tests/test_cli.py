@@ -385,7 +385,8 @@ def test_commands_go_through_the_server_that_owns_the_folder(run: Run, tmp_path:
         with running(data, "watch", tmp_path / "drop", "--collection", "birds") as watcher:
             read_until(watcher, "watching")
             pdf(tmp_path / "drop" / "crane.pdf", [CRANES])
-            read_until(watcher, r"^indexed +\S+crane\.pdf \(1 page\)")
+            read_until(watcher, r"^take +\S+crane\.pdf")
+            read_until(server, r"^indexed +crane\.pdf \(1 page\)")
         refused = run("serve", "--port", "0")
         assert refused.returncode == 1
         assert address in one_error_line(refused)
