@@ -64,7 +64,9 @@ class Rules:
         if _LEFT_BEHIND.fullmatch(PurePosixPath(path).name):
             return True
         for base, spec in reversed(self._specs):
-            below = path[len(base) :].lstrip("/") if base else path
+            if base and not path.startswith(f"{base}/"):
+                continue
+            below = path[len(base) + 1 :] if base else path
             said = spec.check_file(f"{below}/" if folder else below).include
             if said is not None:
                 return said

@@ -129,6 +129,7 @@ class Watcher:
         self._refused: dict[str, FileState] = {}
         self._pauses: dict[str, _Pause] = {}
         self._told: set[str] = set()
+        self._away: set[Path] = set()
 
     def stop(self) -> None:
         """End ``forever``."""
@@ -230,13 +231,13 @@ class Watcher:
             look = self._look(folder)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            self._tell_once(f"{folder}: {why}: its documents stay until it is back")
+            self._tell_away(folder, why)
             return None
         sources = self._registry.sources(as_text(folder))
         if not look.files and sources and device not in {s.state.device for s in sources}:
-            self._tell_once(f"{folder}: another disk is there: its documents stay until it is back")
+            self._tell_away(folder, "another disk is there")
             return None
-        self._told = {told for told in self._told if not told.startswith(f"{folder}:")}
+        self._away.discard(folder)
         plan = _Plan(refused=look.refused, known={source.path: source for source in sources})
         by_state: dict[tuple[str, FileState], Source] = {}
         for source in sources:
@@ -257,9 +258,10 @@ class Watcher:
                 plan.renamed.append((moved, file))
             else:
                 plan.new.append(file)
-        plan.too_many = len(plan.gone) >= self._settings.hold_files and len(
-            plan.gone
-        ) > self._settings.hold_share * len(sources)
+        moved_away = {source for source, _ in plan.renamed}
+        plan.gone = [source for source in plan.gone if source not in moved_away]
+        gone, share = len(plan.gone), self._settings.hold_share
+        plan.too_many = gone >= self._settings.hold_files and gone > share * len(sources)
         return plan
 
     def _do(self, folder: Path, plan: _Plan) -> bool:
@@ -391,6 +393,11 @@ class Watcher:
         pause.until = self._clock() + pause.seconds
         self._pauses[file.text] = pause
         return False
+
+    def _tell_away(self, folder: Path, why: str) -> None:
+        if folder not in self._away:
+            self._away.add(folder)
+            _log.warning("%s: %s: its documents stay until it is back", folder, why)
 
     def _tell_once(self, message: str) -> None:
         if message not in self._told:

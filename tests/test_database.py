@@ -1,0 +1,158 @@
+"""One SQLite file: made, brought from version to version, read beside a writer, copied."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ingest.catalog import Catalog
+from ingest.database import SCHEMA_VERSION, Database
+from ingest.jobs import Jobs
+from pageglass.errors import StoreError
+from pageglass.settings import IngestSettings
+
+V1 = Path(__file__).parent / "data" / "catalog-v1.sql"
+
+
+def version_1(path: Path) -> Path:
+    """A catalog as the first version left it, with a document in every state."""
+    with sqlite3.connect(path) as db:
+        db.executescript(V1.read_text("utf-8"))
+    db.close()
+    return path
+
+
+def tables(path: Path) -> set[str]:
+    with sqlite3.connect(path) as db:
+        return {row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+
+
+def test_a_catalog_of_version_1_becomes_the_present_one_and_loses_nothing(tmp_path: Path) -> None:
+    path = version_1(tmp_path / "catalog.sqlite")
+    database = Database(path)
+    catalog, jobs = Catalog(database), Jobs(database, IngestSettings())
+    states = {document.name: document.state for document in catalog.documents()}
+    assert states == {
+        "indexed.pdf": "indexed",
+        "failed.pdf": "failed",
+        "queued.pdf": "queued",
+        "in work.pdf": "queued",
+    }
+    assert {job.name: job.state for job in jobs.list()} == {
+        "indexed.pdf": "done",
+        "failed.pdf": "dead",
+        "queued.pdf": "queued",
+        "in work.pdf": "queued",
+    }
+    (page,) = catalog.iter_pages("d-indexed")
+    assert page.text == "the only page"
+    assert catalog.suffix("d-indexed") == ".pdf"
+    assert catalog.integrity() == []
+    database.close()
+    # What it was stays beside it.
+    assert tables(tmp_path / "catalog.v1.sqlite") == {"documents", "sources", "pages", "stages"}
+    Database(path).close()
+
+
+def test_a_migration_cut_short_leaves_the_old_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = version_1(tmp_path / "catalog.sqlite")
+    broken = ("", "CREATE TABLE half (a);\nINSERT INTO nowhere VALUES (1);\n")
+    monkeypatch.setattr("ingest.database._MIGRATIONS", broken)
+    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        Database(path)
+    monkeypatch.undo()
+    assert "half" not in tables(path)
+    database = Database(path)
+    assert len(Catalog(database).documents()) == 4
+    database.close()
+
+
+def test_a_catalog_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    Database(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="version 99"):
+        Database(path)
+
+
+def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    path.write_bytes(b"not a database at all" * 100)
+    with pytest.raises(StoreError, match="cannot open the catalog"):
+        Database(path)
+
+
+def test_another_process_reads_while_this_one_writes(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    database = Database(path)
+    catalog = Catalog(database)
+    catalog.enqueue(collection="c", sha256="s1", source="/a", name="a.pdf")
+    look = (
+        "import sys; from pathlib import Path; from ingest.catalog import Catalog;"
+        "from ingest.database import Database;"
+        "d = Database(Path(sys.argv[1]), read_only=True);"
+        "print(len(Catalog(d).documents())); d.connection.execute('DELETE FROM documents')"
+    )
+    with database.transaction():
+        catalog.enqueue(collection="c", sha256="s2", source="/b", name="b.pdf")
+        seen = subprocess.run(
+            [sys.executable, "-c", look, str(path)], capture_output=True, text=True, check=False
+        )
+    assert seen.stdout.split() == ["1"]
+    assert "readonly" in seen.stderr
+    database.close()
+
+
+def test_a_catalog_that_must_be_migrated_first_is_not_looked_at(tmp_path: Path) -> None:
+    path = version_1(tmp_path / "catalog.sqlite")
+    with pytest.raises(StoreError, match=f"{SCHEMA_VERSION} is current"):
+        Database(path, read_only=True)
+
+
+def test_a_copy_made_while_others_write_is_whole(tmp_path: Path) -> None:
+    database = Database(tmp_path / "catalog.sqlite")
+    catalog, jobs = Catalog(database), Jobs(database, IngestSettings())
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            # Two rows that belong together.
+            with database.transaction():
+                new = catalog.enqueue(
+                    collection="c", sha256=f"s{number}", source=f"/{number}", name="a.pdf"
+                )
+                jobs.add(new.document.id, 0)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for number in range(5):
+            database.backup(tmp_path / f"copy{number}.sqlite")
+    finally:
+        stop.set()
+        thread.join()
+    database.close()
+    for number in range(5):
+        copy = Database(tmp_path / f"copy{number}.sqlite")
+        assert Catalog(copy).integrity() == []
+        copy.close()
+
+
+def test_a_transaction_within_another_is_part_of_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "catalog.sqlite")
+    catalog = Catalog(database)
+    with pytest.raises(KeyError), database.transaction():
+        catalog.enqueue(collection="c", sha256="s1", source="/a", name="a.pdf")
+        raise KeyError
+    assert catalog.documents() == []
+    database.close()

@@ -1,0 +1,214 @@
+"""The queue: who gets what next, for how long, and when it is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ingest.catalog import Catalog, StageResult
+from ingest.database import Database
+from ingest.failures import Failure, classify
+from ingest.jobs import FOLDER, PERSON, Jobs
+from pageglass.errors import JobConflict, JobNotFound, LimitExceeded, StoreUnreachable
+from pageglass.settings import IngestSettings
+from tests.tiny import page
+
+DAY = 86_400.0
+
+
+class Queue:
+    """Jobs over an empty catalog, and a clock to set."""
+
+    def __init__(self) -> None:
+        database = Database(Path(":memory:"))
+        settings = IngestSettings(attempts=3, backoff_seconds=10, lease_seconds=60)
+        self.now = 1e9
+        self.catalog = Catalog(database)
+        self.jobs = Jobs(database, settings, clock=lambda: self.now, jitter=lambda: 0.5)
+
+    def put(self, name: str, priority: int = FOLDER) -> str:
+        id = self.catalog.enqueue(collection="c", sha256=name, source=name, name=name).document.id
+        self.jobs.add(id, priority)
+        self.now += 0.001
+        return id
+
+
+@pytest.fixture
+def queue() -> Queue:
+    return Queue()
+
+
+def test_what_a_person_adds_goes_before_a_folder_s_backlog_else_first_come(queue: Queue) -> None:
+    first, second = queue.put("first"), queue.put("second")
+    urgent = queue.put("urgent", PERSON)
+    assert [queue.jobs.claim("w") for _ in range(4)] == [urgent, first, second, None]
+
+
+def test_a_document_has_one_job_however_often_it_comes(queue: Queue) -> None:
+    id = queue.put("one")
+    queue.put("one", PERSON)
+    assert queue.jobs.claim("w") == id
+    queue.put("one")
+    assert queue.jobs.claim("other") is None
+    assert queue.jobs.get(id).state == "running"
+    assert queue.jobs.get(id).priority == PERSON
+
+
+def test_a_worker_that_gives_no_sign_loses_its_job_to_another(queue: Queue) -> None:
+    id = queue.put("one")
+    assert queue.jobs.claim("slow") == id
+    queue.now += 50
+    assert queue.jobs.keep(id, "slow")
+    queue.now += 50
+    assert queue.jobs.claim("other") is None
+    queue.now += 11
+    assert queue.jobs.claim("other") == id
+    assert not queue.jobs.keep(id, "slow")
+    assert queue.jobs.keep(id, "other")
+
+
+def test_attempts_come_ever_later_and_end_as_a_dead_letter(queue: Queue) -> None:
+    id = queue.put("one")
+    failure = Failure("transient", "the cat sat on it")
+    waits: list[float] = []
+    for _ in range(2):
+        assert queue.jobs.claim("w") == id
+        assert queue.jobs.put_back(id, failure)
+        waits.append(queue.jobs.get(id).run_after - queue.now)
+        assert queue.jobs.claim("w") is None
+        queue.now = queue.jobs.get(id).run_after
+    assert waits == [pytest.approx(10), pytest.approx(20)]
+    assert queue.jobs.claim("w") == id
+    assert not queue.jobs.put_back(id, failure)
+    queue.jobs.bury(id, failure.reason)
+    dead = queue.jobs.get(id)
+    assert (dead.state, dead.reason, dead.attempts) == ("dead", "the cat sat on it", 3)
+
+
+def test_waits_have_a_longest(queue: Queue) -> None:
+    id = queue.put("one")
+    for _ in range(40):
+        queue.jobs.claim("w")
+        queue.jobs.put_back(id, Failure("outage", "no disk"))
+        job = queue.jobs.get(id)
+        assert 0 < job.run_after - queue.now <= 3600 * 1.25
+        queue.now = job.run_after
+    # However long an outage lasts, it is not the document's fault.
+    assert queue.jobs.claim("w") == id
+    assert queue.jobs.attempts(id) == 1
+
+
+def test_progress_makes_attempts_count_anew(queue: Queue) -> None:
+    id = queue.put("one")
+    for _ in range(9):
+        assert queue.jobs.claim("w") == id
+        queue.jobs.progressed(id)
+        assert queue.jobs.put_back(id, Failure("transient", "again"))
+        queue.now += 100
+
+
+def test_a_clock_set_back_or_forward_starves_nothing(queue: Queue) -> None:
+    waiting, running = queue.put("waiting"), queue.put("running")
+    assert queue.jobs.claim("w") == waiting
+    queue.jobs.put_back(waiting, Failure("transient", "later"))
+    assert queue.jobs.claim("w") == running
+    queue.now -= DAY
+    assert {queue.jobs.claim("v"), queue.jobs.claim("v")} == {waiting, running}
+    queue.now += 2 * DAY
+    # Its lease looks over; it goes to another, and who had it is told so.
+    assert queue.jobs.claim("u") in (waiting, running)
+    assert not all(queue.jobs.keep(id, "v") for id in (waiting, running))
+
+
+def test_a_batch_is_filled_up_only_if_there_is_enough_for_all(queue: Queue) -> None:
+    for number in range(3):
+        queue.put(str(number))
+    assert queue.jobs.claim("w", leave=2) is not None
+    assert queue.jobs.claim("w", leave=2) is None
+    assert queue.jobs.claim("w") is not None
+
+
+def test_what_is_cancelled_stops_and_can_be_taken_up_again(queue: Queue) -> None:
+    id = queue.put("one")
+    assert queue.jobs.claim("w") == id
+    queue.jobs.cancel(id)
+    assert not queue.jobs.keep(id, "w")
+    assert queue.catalog.document(id).state == "failed"
+    assert "pageglass retry" in (queue.catalog.document(id).reason or "")
+    with pytest.raises(JobConflict):
+        queue.jobs.cancel(id)
+    queue.jobs.retry(id)
+    assert queue.catalog.document(id).state == "queued"
+    assert queue.jobs.claim("w") == id
+    with pytest.raises(JobConflict, match="in work"):
+        queue.jobs.retry(id)
+    with pytest.raises(JobNotFound):
+        queue.jobs.cancel("nobody")
+
+
+def test_retry_undoes_failed_stages_and_words_that_were_not_read(queue: Queue) -> None:
+    id = queue.put("one")
+    done = [StageResult(i, s, "done") for i in range(3) for s in ("read", "ocr", "text")]
+    queue.catalog.record(id, [page("a", document=id)], done)
+    queue.catalog.record(id, [], [StageResult(1, "ocr", "failed", "no")])
+    queue.catalog.record(id, [], [StageResult(2, "text", "failed", "no")])
+    queue.catalog.settle(id, "indexed", "2 pages")
+    queue.jobs.finish(id)
+    queue.jobs.retry(id)
+    left = {(s.page_index, s.stage) for s in queue.catalog.stages(id)}
+    assert left == {(0, "read"), (0, "ocr"), (0, "text"), (2, "read"), (2, "ocr")}
+    assert queue.catalog.document(id).state == "indexed"
+    queue.jobs.claim("w")
+    queue.jobs.finish(id)
+    with pytest.raises(JobConflict, match="lacks nothing"):
+        queue.jobs.retry(id)
+
+
+def test_documents_that_lack_a_new_stage_are_queued_and_stay_indexed(queue: Queue) -> None:
+    whole, partly = queue.put("whole"), queue.put("partly")
+    for id in (whole, partly):
+        queue.jobs.claim("w")
+        queue.catalog.record(id, [page("one", document=id)], [StageResult(0, "text", "done")])
+        queue.catalog.settle(id, "indexed", None)
+        queue.jobs.finish(id)
+    queue.catalog.record(whole, [], [StageResult(0, "visual", "done")])
+    assert queue.jobs.add_lacking(["text"]) == 0
+    assert queue.jobs.add_lacking(["text", "visual"]) == 1
+    assert queue.jobs.add_lacking(["text", "visual"]) == 0
+    assert queue.jobs.claim("w") == partly
+    assert queue.catalog.document(partly).state == "indexed"
+
+
+def test_what_a_dead_process_left_running_is_queued_again(queue: Queue) -> None:
+    id = queue.put("one")
+    assert queue.jobs.claim("w") == id
+    assert queue.jobs.recover() == 1
+    assert queue.catalog.document(id).state == "queued"
+    assert queue.jobs.claim("v") == id
+
+
+def test_pages_left_are_guessed_for_documents_that_were_not_opened(queue: Queue) -> None:
+    known = queue.put("known")
+    queue.catalog.begin(known, 10)
+    queue.catalog.record(known, [page("a", document=known)], [])
+    assert queue.jobs.pages_left() == 9
+    queue.put("unknown")
+    assert queue.jobs.pages_left() == 19
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (LimitExceeded("too long"), "permanent"),
+        (StoreUnreachable("no answer"), "outage"),
+        (OSError(28, "No space left on device"), "outage"),
+        (OSError(13, "Permission denied"), "transient"),
+        (MemoryError(), "transient"),
+        (RuntimeError("whatever"), "transient"),
+    ],
+)
+def test_failures_are_told_apart(error: Exception, kind: str) -> None:
+    failure = classify(error)
+    assert failure.kind == kind
+    assert failure.reason
