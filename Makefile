@@ -7,7 +7,7 @@ DEMO := .demo
 PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve-demo test lint types imports bench eval samples check-size clean
+.PHONY: help demo serve-demo test lint types imports bench eval crash folder scale samples check-size clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -58,6 +58,15 @@ bench: $(TEST)/.ready ## Print speed, latency and memory as JSON
 
 eval: $(TEST)/.ready ## Measure page recall on the sample questions
 	@$(TEST)/bin/python -m evals.page_recall --cases samples/questions.jsonl --docs samples/docs --answers
+
+crash: $(TEST)/.ready ## Kill indexing a hundred times, fill the disk, and compare with an undisturbed run
+	@$(TEST)/bin/python -m evals.crash
+
+folder: $(TEST)/.ready ## Print figures of watched folders and workers as JSON
+	@$(TEST)/bin/python -m evals.folder
+
+scale: $(TEST)/.ready ## Grow a data folder to 100,000 made-up pages and print a table
+	@$(TEST)/bin/python -m evals.scale
 
 samples: $(TEST)/.ready ## Draw the sample documents again
 	$(TEST)/bin/python -m samples.make

@@ -233,8 +233,8 @@ def ingest(
 
     reports: list[FileReport] = []
     with _open(settings, "ingest") as backend:
-        queued = backend.status().jobs.get("queued", 0)
-        files = sum(1 for _ in files_in(paths)) if paths else queued
+        # A status is not free: it adds up what the data folder takes on disk.
+        files = sum(1 for _ in files_in(paths)) if paths else _queued(backend)
         with ingest_progress(files) as progress:
             for report in backend.ingest(paths, collection=collection, progress=progress.moved):
                 reports.append(report)
@@ -369,6 +369,7 @@ def status(
     pageglass status --follow
     """
     settings = _begin(ctx, as_json)
+    _check_follow(follow, as_json)
     from api.backend import look
 
     with look(settings) as onlooker:
@@ -413,6 +414,7 @@ def jobs(
     pageglass jobs --state dead
     """
     settings = _begin(ctx, as_json)
+    _check_follow(follow, as_json)
     from api.backend import look
 
     states = _states(state or (["queued", "running"] if not as_json else []))
@@ -494,7 +496,7 @@ def deletions(
     remove: Annotated[bool, typer.Option("--remove", help="Remove these documents.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep them, for good.")] = False,
     folder: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Only files below this folder.")
+        Path | None, typer.Option(metavar="FOLDER", help="Only files below this folder.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -504,11 +506,15 @@ def deletions(
     pageglass deletions --keep
     """
     settings = _begin(ctx, as_json)
+    from ingest.sources import as_text
+
     if remove and keep:
         raise UsageError("say --remove or --keep, not both")
+    # Watched files are known by their whole path; that of a folder which is gone can be told, too.
+    below = as_text(folder.resolve()) if folder is not None else None
     if remove or keep:
         with _open(settings, "deletions") as backend:
-            number = backend.settle_held(remove=remove, folder=folder)
+            number = backend.settle_held(remove=remove, folder=below)
         word = "removed" if remove else "kept"
         if as_json:
             printing.print_json({word: number})
@@ -518,7 +524,7 @@ def deletions(
     from api.backend import look
 
     with look(settings) as onlooker:
-        held = [h for h in onlooker.held() if not folder or h.path.startswith(folder)]
+        held = [h for h in onlooker.held() if below is None or h.path.startswith(f"{below}/")]
     if as_json:
         from api.schemas import DeletionModel
 
@@ -879,6 +885,10 @@ def _open(settings: Settings, command: str) -> Backend:
     return open_backend(settings, command=command)
 
 
+def _queued(backend: Backend) -> int:
+    return backend.status().jobs.get("queued", 0)
+
+
 def _pixels(size: str) -> tuple[int, int]:
     if not (found := re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", size.lower())):
         raise UsageError(f"--size must be WIDTHxHEIGHT in pixels, such as 1240x1754, not {size!r}")
@@ -1021,6 +1031,11 @@ def _states(wanted: Sequence[str]) -> list[JobState]:
         if name not in known:
             raise UsageError(f"no job state {name[:40]!r}: there are {', '.join(known)}")
     return cast("list[JobState]", list(wanted))
+
+
+def _check_follow(follow: bool, as_json: bool) -> None:
+    if follow and as_json:
+        raise UsageError("--json prints one document and --follow never ends: leave one out")
 
 
 def _follow(onlooker: Onlooker) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from ingest.jobs import Job, Jobs, JobState
 from ingest.sources import Source
 from pageglass.settings import Settings
 from pageglass.types import Document, check_collection_name
+
+_LATELY_SECONDS = 60.0
+_LATELY_JOBS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,26 @@ def held_files(catalog: Catalog) -> list[HeldFile]:
     ]
 
 
-def seconds_left(jobs: Jobs) -> float | None:
-    """Until all that is queued is indexed, at the pace of what is in work; None where nothing can
-    be said."""
-    pace = sum(job.pages_per_second or 0 for job in jobs.list(("running",)))
+def seconds_left(jobs: Jobs, *, clock: Callable[[], float] = time.time) -> float | None:
+    """Until all that is queued is indexed, at the pace of what is in work, or else of what ended in
+    the last minute: a short document shows no page before its end. None where nothing can be said.
+
+    ``clock`` gives Unix seconds.
+    """
+    running = jobs.list(("running",))
+    if not running:
+        return None
+    pace = sum(job.pages_per_second or 0 for job in running)
+    if not pace:
+        now = clock()
+        lately = [
+            (job.started_at, job.pages)
+            for job in jobs.list(("done",), limit=_LATELY_JOBS)
+            if job.started_at is not None and (job.ended_at or 0) > now - _LATELY_SECONDS
+        ]
+        if lately:
+            began = min(started for started, _ in lately)
+            pace = sum(pages for _, pages in lately) / max(now - began, 0.001)
     return jobs.pages_left() / pace if pace else None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from api.backend import Onlooker
+    from ingest.jobs import Job
 
 _LINE_SECONDS = 5.0
 _NAME_WIDTH = 32
 _LOOK_SECONDS = 1.0
 _FOLLOWED = 20
+_ENDED_AT_ONCE = 200
 
 
 class IngestProgress(Protocol):
@@ -164,19 +167,35 @@ class _Lines:
             typer.echo(line)
 
 
+class JobMoves:
+    """Tells which jobs moved between one look and the next."""
+
+    def __init__(self, *, since: float) -> None:
+        """Jobs that ended before ``since`` (Unix seconds) are history."""
+        self._since = since
+        self._seen: dict[str, tuple[str, int, float]] = {}
+
+    def among(self, ended: Sequence[Job], live: Sequence[Job]) -> list[Job]:
+        """Those that ended since the last look, oldest first, be it that nobody saw them run; then
+        the live ones that are new, or got further."""
+        fresh = [job for job in ended if (job.ended_at or 0) > self._since]
+        self._since = max([self._since, *(job.ended_at or 0 for job in fresh)])
+        seen = {job.document_id: (job.state, job.pages_done, job.run_after) for job in live}
+        moved = [job for job in live if self._seen.get(job.document_id) != seen[job.document_id]]
+        self._seen = seen
+        return [*reversed(fresh), *moved]
+
+
 def follow_jobs(onlooker: Onlooker) -> None:
     """Show what is in work, again and again, until interrupted: in place on a terminal, else a
     line for each job that moved."""
     if not sys.stdout.isatty():
-        said: dict[str, str] = {}
+        moved = JobMoves(since=time.time())
         while True:
-            for job in onlooker.job_list(limit=_FOLLOWED):
-                line = job_line(job)
-                if job.document_id not in said and job.state in ("done", "dead", "cancelled"):
-                    said[job.document_id] = line  # It ended before we looked.
-                elif said.get(job.document_id) != line:
-                    said[job.document_id] = line
-                    typer.echo(line)
+            ended = onlooker.job_list(("done", "dead", "cancelled"), limit=_ENDED_AT_ONCE)
+            live = onlooker.job_list(("running", "queued"), limit=_FOLLOWED)
+            for job in moved.among(ended, live):
+                typer.echo(job_line(job))
             sys.stdout.flush()
             time.sleep(_LOOK_SECONDS)
     from rich.console import Console, Group

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 from api.owner import owner_of
 from api.remote import RemoteServices
@@ -17,7 +17,10 @@ from ingest.sources import FileState, Source
 from pageglass.errors import FileChanged, ServerError
 
 _IN_MEMORY = 8 << 20
-_AT_ONCE = 500
+_AT_ONCE = 40
+"""Sources in one request: their paths fit its body, even if every byte of them is an escape."""
+
+T = TypeVar("T")
 
 
 class RemoteRegistry:
@@ -30,8 +33,10 @@ class RemoteRegistry:
 
     def sources(self, folder: str) -> list[Source]:
         """The sources that a watcher of ``folder`` took."""
-        response = self._ask("GET", "/sources", params={"folder": folder})
-        return [source.plain() for source in SourceList.model_validate_json(response).sources]
+        listed = self._ask(
+            lambda server: server.fetch(SourceList, "GET", "/sources", params={"folder": folder})
+        )
+        return [source.plain() for source in listed.sources]
 
     def take(
         self,
@@ -44,52 +49,56 @@ class RemoteRegistry:
         unchanged: Callable[[], bool],
     ) -> bool:
         """Upload the file, once it is read and still the same. Errors as SourceRegistry's."""
+        form = {
+            "collection": collection,
+            "path": path,
+            "folder": folder,
+            "state": FileStateModel(**asdict(state)).model_dump_json(),
+        }
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
             shutil.copyfileobj(file, copy, 1 << 20)
             if not unchanged():
                 raise FileChanged("changed while it was read: it is taken once it stands still")
             copy.seek(0)
-            response = self._ask(
-                "POST",
-                "/sources",
-                files={"file": (PurePosixPath(path).name, copy, "application/octet-stream")},
-                data={
-                    "collection": collection,
-                    "path": path,
-                    "folder": folder,
-                    "state": FileStateModel(**asdict(state)).model_dump_json(),
-                },
+            # Its name is in the path: a part's own must be short.
+            part = ("file", copy, "application/octet-stream")
+            taken = self._ask(
+                lambda server: server.fetch(
+                    Taken, "POST", "/sources", files={"file": part}, data=form
+                )
             )
-        return Taken.model_validate_json(response).new
+        return taken.new
 
     def renamed(self, source: Source, *, path: str, state: FileState) -> None:
         """The same bytes are now at ``path``."""
-        body = {"source": _json(source), "path": path, "state": asdict(state)}
-        self._ask("POST", "/sources/renamed", json=body)
+        self._post("renamed", source=_json(source), path=path, state=asdict(state))
 
     def missing(self, sources: Sequence[Source], since: float | None) -> None:
         """Note since when files are missing; None: they are there again."""
         for some in _some(sources):
-            self._ask("POST", "/sources/missing", json={"sources": some, "since": since})
+            self._post("missing", sources=some, since=since)
 
     def hold(self, sources: Sequence[Source]) -> None:
         """Their removal waits for a person's word."""
         for some in _some(sources):
-            self._ask("POST", "/sources/hold", json={"sources": some})
+            self._post("hold", sources=some)
 
     def forget(self, sources: Sequence[Source]) -> None:
         """The files are gone for good."""
         for some in _some(sources):
-            self._ask("POST", "/sources/forget", json={"sources": some})
+            self._post("forget", sources=some)
 
-    def _ask(self, method: str, path: str, **parts: Any) -> bytes:
+    def _post(self, verb: str, **body: Any) -> None:
+        self._ask(lambda server: server.request("POST", f"/sources/{verb}", json=body))
+
+    def _ask(self, question: Callable[[RemoteServices], T]) -> T:
         if self._server is None:
             owner = owner_of(self._data_dir)
             if owner is None or owner.address is None:
                 raise ServerError(f"no server owns {self._data_dir} at the moment: waiting for one")
             self._server = RemoteServices(owner.address)
         try:
-            return self._server.request(method, path, **parts).content
+            return question(self._server)
         except ServerError:
             self._server.close()
             self._server = None

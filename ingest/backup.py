@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,12 +15,17 @@ from ingest.database import Database
 from pageglass.errors import StoreError, UsageError
 from retrieval.index import Index
 
+_CHUNK = 1 << 20
 _NEVER_CHANGED = ("originals", "converted", "images")
 
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What a backup holds. ``vectors`` are in the copy, or stay on the Qdrant server."""
+    """What a backup holds: ``files`` that never change, ``linked`` or copied, beside the catalog.
+
+    ``vectors`` are in the copy, or else on the Qdrant server only. Links take no room of their
+    own, and do not help where the disk loses what they stand for.
+    """
 
     folder: str
     files: int
@@ -41,77 +48,113 @@ def backup(
     vectors. UsageError where there is something at ``target`` already, StoreError where it cannot
     be written; then nothing of it stays.
     """
-    target = target.absolute()
+    data_dir = data_dir.resolve()
+    target = target.parent.resolve() / target.name
     if os.path.lexists(target):
         raise UsageError(f"there is something at {target} already: name a folder that is not there")
-    inside = target.is_relative_to(data_dir.resolve())
-    if inside and not target.is_relative_to(data_dir.resolve() / "backups"):
-        raise UsageError("a backup does not belong into the folder it is of")
+    if data_dir in target.parents and data_dir / "backups" not in target.parents:
+        raise UsageError("a backup does not belong into the folder it is of, but for its backups/")
     part = target.with_name(f".{target.name}.part")
+    mirror = _Mirror()
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        copy = _Copy()
+        shutil.copymode(data_dir, part)
         for name in _NEVER_CHANGED:
-            copy.tree(data_dir / name, part / name)
+            mirror.update(data_dir / name, part / name)
         with writing:
             for name in _NEVER_CHANGED:
-                copy.tree(data_dir / name, part / name)
-                _drop_surplus(data_dir / name, part / name)
+                mirror.update(data_dir / name, part / name)
+            database.backup(part / "catalog.sqlite")
             for index in indexes.values():
                 index.flush()
-            database.backup(part / "catalog.sqlite")
-            vectors = (data_dir / "index").is_dir()
-            if vectors:
-                shutil.copytree(data_dir / "index", part / "index")
+            # Those of collections that are not in use now, too: the catalog counts on them.
+            if (data_dir / "index").is_dir():
+                shutil.copytree(data_dir / "index", part / "index", copy_function=_copy_sparse)
             if (data_dir / "models.json").exists():
                 shutil.copy2(data_dir / "models.json", part / "models.json")
         os.sync()
         part.rename(target)
-    except OSError as error:
+        _sync_folder(target.parent)
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
-        reason = (error.strerror or str(error)).lower()
-        raise StoreError(f"cannot write the backup {target}: {reason}") from None
-    return BackupReport(str(target), copy.files, copy.linked, vectors)
+        if isinstance(error, OSError | sqlite3.Error):
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise StoreError(f"cannot write the backup {target}: {reason}") from None
+        raise
+    vectors = all(index.folder is not None for index in indexes.values())
+    return BackupReport(str(target), mirror.files, mirror.linked, vectors)
 
 
-class _Copy:
-    """Copies trees of files that never change, by link where it can."""
+class _Mirror:
+    """Keeps copies of folders whose files come and go, but never change; by link where it can."""
 
     def __init__(self) -> None:
         self.files = 0
         self.linked = True
 
-    def tree(self, source: Path, target: Path) -> None:
-        """Bring over what ``target`` does not have yet; what goes meanwhile is passed over."""
-        for folder, _, names in os.walk(source):
-            below = target / Path(folder).relative_to(source)
-            below.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                if name.startswith(".") or (below / name).exists():
-                    continue
-                try:
-                    self._file(Path(folder) / name, below / name)
-                except FileNotFoundError:
-                    continue
-                self.files += 1
+    def update(self, source: Path, target: Path) -> None:
+        """Make ``target`` hold what ``source`` does; hidden files are someone's unfinished work."""
+        if not source.is_dir():
+            return
+        target.mkdir(exist_ok=True)
+        surplus = {path.name for path in target.iterdir()}
+        for entry in os.scandir(source):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                self.update(source / entry.name, target / entry.name)
+            elif entry.name not in surplus:
+                self._take(source / entry.name, target / entry.name)
+            surplus.discard(entry.name)
+        for name in surplus:
+            (target / name).unlink()
+            self.files -= 1
 
-    def _file(self, source: Path, target: Path) -> None:
-        if self.linked:
+    def _take(self, source: Path, target: Path) -> None:
+        try:
+            if not (self.linked and self._link(source, target)):
+                shutil.copy2(source, target)
+        except FileNotFoundError:
+            # Removed since it was listed; the next update sees what that was.
+            return
+        self.files += 1
+
+    def _link(self, source: Path, target: Path) -> bool:
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError:  # another disk, or one that knows no links
+            self.linked = False
+        return self.linked
+
+
+def _copy_sparse(source: str, target: str) -> None:
+    """Copy a file without its holes: a new shard is 145 MB of them."""
+    with open(source, "rb", buffering=0) as file, open(target, "xb", buffering=0) as copy:
+        size = os.fstat(file.fileno()).st_size
+        copy.truncate(size)
+        end = 0
+        while end < size:
             try:
-                os.link(source, target)
-                return
-            except FileNotFoundError:
+                start = file.seek(end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole is left
+                    break
                 raise
-            except OSError:  # another disk, or one that knows no links
-                self.linked = False
-        shutil.copy2(source, target)
+            end = file.seek(start, os.SEEK_HOLE)
+            file.seek(start)
+            copy.seek(start)
+            while start < end:
+                start += copy.write(file.read(min(_CHUNK, end - start)))
+    shutil.copystat(source, target)
 
 
-def _drop_surplus(source: Path, target: Path) -> None:
-    """Files that were removed since they were brought over."""
-    for folder, _, names in os.walk(target):
-        for name in names:
-            path = Path(folder) / name
-            if not (source / path.relative_to(target)).exists():
-                path.unlink()
+def _sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

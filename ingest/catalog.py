@@ -211,8 +211,17 @@ class Catalog:
         ]
 
     def rename_source(self, source: Source, path: str, name: str, state: FileState) -> None:
-        """The same bytes are at another place now; what was there is forgotten."""
+        """The same bytes are at another place now; what was there is forgotten.
+
+        Nothing happens where the source is not as given any more: somebody else was faster.
+        """
         with self._transaction() as db:
+            same = db.execute(
+                "SELECT 1 FROM sources WHERE collection = ? AND source = ? AND file = ?",
+                (source.collection, source.path, _pack_state(source.state)),
+            ).fetchone()
+            if same is None:
+                return
             replaced: list[str | None] = []
             if path != source.path:
                 replaced = self._named_at(db, source.collection, path)
@@ -227,15 +236,21 @@ class Catalog:
             )
             self._orphan(db, replaced)
 
-    def mark_sources(
-        self, sources: Iterable[Source], *, missing_since: float | None, deletion: str | None
-    ) -> None:
-        """Note what is known of files that are gone, or that they are not."""
+    def miss_sources(self, sources: Iterable[Source], since: float | None) -> None:
+        """Note since when files are gone; None: they are there."""
         with self._transaction() as db:
             db.executemany(
-                "UPDATE sources SET missing_since = ?, deletion = ?"
+                "UPDATE sources SET missing_since = ?, deletion = NULL"
                 " WHERE collection = ? AND source = ?",
-                [(missing_since, deletion, s.collection, s.path) for s in sources],
+                [(since, s.collection, s.path) for s in sources],
+            )
+
+    def hold_sources(self, sources: Iterable[Source]) -> None:
+        """Files that are gone wait for a person's word."""
+        with self._transaction() as db:
+            db.executemany(
+                "UPDATE sources SET deletion = 'held' WHERE collection = ? AND source = ?",
+                [(s.collection, s.path) for s in sources],
             )
 
     def unwatch(self, sources: Iterable[Source]) -> None:

@@ -152,7 +152,13 @@ class Database:
                     f"the data folder's catalog has version {version}, {SCHEMA_VERSION} is current:"
                     " open it once with `pageglass ingest`"
                 )
-            self._migrate(path, version)
+            try:
+                self._migrate(path, version)
+            except sqlite3.DatabaseError as error:
+                raise StoreError(
+                    f"cannot bring the catalog to version {SCHEMA_VERSION}: {error}; it is left as"
+                    " it was"
+                ) from None
 
     def _migrate(self, path: Path, version: int) -> None:
         if version:

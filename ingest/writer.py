@@ -34,6 +34,7 @@ from pageglass.errors import (
     FileChanged,
     LimitExceeded,
     NotADocument,
+    StoreError,
 )
 from pageglass.images import ImageStore
 from pageglass.settings import IngestSettings
@@ -154,22 +155,29 @@ class Writer:
                 kept.unlink(missing_ok=True)
                 raise
         sha256 = digest.hexdigest()
+        original = self._originals / f"{sha256}{suffix}"
         with self.writing:
-            self.finish_removals()
-            kept.replace(self._originals / f"{sha256}{suffix}")
-            with self._database.transaction():
-                enqueued = self._catalog.enqueue(
-                    collection=collection,
-                    sha256=sha256,
-                    source=source,
-                    name=name,
-                    suffix=suffix,
-                    folder=folder,
-                    state=state,
-                )
-                if enqueued.new:
-                    self._jobs.add(enqueued.document.id, priority)
-            self.finish_removals()
+            try:
+                self._resume_removals()
+                kept.replace(original)
+                with self._database.transaction():
+                    enqueued = self._catalog.enqueue(
+                        collection=collection,
+                        sha256=sha256,
+                        source=source,
+                        name=name,
+                        suffix=suffix,
+                        folder=folder,
+                        state=state,
+                    )
+                    if enqueued.new:
+                        self._jobs.add(enqueued.document.id, priority)
+            except BaseException:
+                kept.unlink(missing_ok=True)
+                if suffix not in self._catalog.suffixes(sha256):
+                    original.unlink(missing_ok=True)
+                raise
+            self._resume_removals()
         if enqueued.new and self.queued is not None:
             self.queued()
         return enqueued
@@ -201,24 +209,21 @@ class Writer:
         """The same bytes are now at ``path``; nothing is read or encoded."""
         with self.writing:
             self._catalog.rename_source(source, path, Path(path).name, state)
-            self.finish_removals()
+            self._resume_removals()
 
     def missing(self, sources: Sequence[Source], since: float | None) -> None:
         """Note since when files are missing; None: they are there again."""
-        self._catalog.mark_sources(sources, missing_since=since, deletion=None)
+        self._catalog.miss_sources(sources, since)
 
     def hold(self, sources: Sequence[Source]) -> None:
         """Their removal waits for a person's word."""
-        for source in sources:
-            self._catalog.mark_sources(
-                [source], missing_since=source.missing_since, deletion="held"
-            )
+        self._catalog.hold_sources(sources)
 
     def forget(self, sources: Sequence[Source]) -> None:
         """The files are gone for good: their documents go, too, unless they have other names."""
         with self.writing:
             self._catalog.forget_sources((s.collection, s.path) for s in sources)
-            self.finish_removals()
+            self._resume_removals()
 
     # Removing
 
@@ -244,6 +249,14 @@ class Writer:
                 self._catalog.delete(id, stages)
                 self._tidy_images()
 
+    def _resume_removals(self) -> None:
+        """As finish_removals; a store that is away leaves them to the next time, and holds nothing
+        else up."""
+        try:
+            self.finish_removals()
+        except StoreError as error:
+            _log.warning("removed documents leave the store later: %s", error)
+
     def _tidy_images(self) -> None:
         strays = self._catalog.stray_images()
         for key in strays:
@@ -262,20 +275,23 @@ class Writer:
 
     def claim(self, worker: str, *, beside: bool = False) -> Order | None:
         """The next job that is due; ``beside`` as in Desk."""
-        id = self._jobs.claim(worker, leave=self.workers if beside else 0)
-        if id is None:
-            return None
-        document = self._catalog.document(id)
+        # In one transaction, so that a removal comes before or after.
+        with self._database.transaction():
+            id = self._jobs.claim(worker, leave=self.workers if beside else 0)
+            if id is None:
+                return None
+            document, job = self._catalog.document(id), self._jobs.get(id)
+            order = Order(
+                worker=worker,
+                document_id=id,
+                name=document.names[0],
+                original=self.original_of(id, document.sha256),
+                converted=self.converted_of(document.sha256),
+                priority=job.priority,
+                careful=job.attempts > 1,
+            )
         self._tell(document)
-        return Order(
-            worker=worker,
-            document_id=id,
-            name=document.names[0],
-            original=self.original_of(id, document.sha256),
-            converted=self.converted_of(document.sha256),
-            priority=self._jobs.get(id).priority,
-            careful=self._jobs.attempts(id) > 1,
-        )
+        return order
 
     def begin(self, order: Order, pages: int) -> Begun | None:
         """The document has so many pages; None where the order is lost."""
@@ -332,29 +348,32 @@ class Writer:
         """End an attempt: indexed, to be tried again, or given up with the reason."""
         id = order.document_id
         with self.writing:
-            if not self._jobs.keep(id, order.worker):
-                return
-            if failure is None:
-                try:
-                    failure = self._finish(id)
-                except DocumentError as error:
-                    failure = Failure("permanent", str(error))
-            if failure is not None and failure.kind == "outage":
-                self.outage = failure.reason
-            if failure is not None:
-                self._give_back(id, failure)
-            self.finish_removals()
+            # In one transaction, so that a cancellation comes before or after.
+            with self._database.transaction():
+                if not self._jobs.keep(id, order.worker):
+                    return
+                if failure is None:
+                    try:
+                        failure = self._finish(id)
+                    except DocumentError as error:
+                        failure = Failure("permanent", str(error))
+                if failure is not None and failure.kind == "outage":
+                    self.outage = failure.reason
+                if failure is not None:
+                    self._give_back(id, failure)
+            self._resume_removals()
         if self._catalog.exists(id):
             self._tell(self._catalog.document(id))
 
     def leave(self, order: Order) -> None:
         """The attempt ended early, and does not count."""
-        if self._jobs.keep(order.document_id, order.worker):
-            self._jobs.put_back(order.document_id, None)
+        with self._database.transaction():
+            if self._jobs.keep(order.document_id, order.worker):
+                self._jobs.put_back(order.document_id, None)
 
     def release(self, worker: str, failure: Failure | None) -> None:
         """Whatever the worker has in work ends like this: it is gone."""
-        with self.writing:
+        with self.writing, self._database.transaction():
             for id in self._jobs.held_by(worker):
                 if failure is None:
                     self._jobs.put_back(id, None)

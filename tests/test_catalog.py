@@ -120,8 +120,10 @@ def test_what_is_unwatched_stays_and_is_no_longer_asked_about(catalog: Catalog) 
     )
     (source,) = catalog.watched()
     assert source.state.inode == 2**63 + 1
-    catalog.mark_sources([source], missing_since=5.0, deletion="held")
-    assert catalog.watched()[0].deletion == "held"
+    catalog.miss_sources([source], 5.0)
+    catalog.hold_sources([source])
+    (held,) = catalog.watched()
+    assert (held.deletion, held.missing_since) == ("held", 5.0)
     catalog.unwatch(catalog.watched())
     assert catalog.watched() == []
     assert len(catalog.documents()) == 1

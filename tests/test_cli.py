@@ -21,6 +21,9 @@ from PIL import Image
 
 from api.owner import Owner, OwnerLock
 from api.printing import one_line, page_file, printable
+from api.services import Services
+from ingest.sources import FileState
+from pageglass.settings import Settings
 from tests.qdrant_http import serve as qdrant_http
 from tests.test_app import FERRY, TURBINE, encrypted_pdf, pdf_without_pages
 from tests.tiny import pdf
@@ -31,6 +34,12 @@ COMMANDS = (
     "ask",
     "search",
     "status",
+    "jobs",
+    "retry",
+    "cancel",
+    "deletions",
+    "check",
+    "backup",
     "rm",
     "watch",
     "serve",
@@ -207,6 +216,9 @@ def test_ingest_in_json_reports_failures_in_the_same_form(run: Run, tmp_path: Pa
         (("--config", "none.toml", "status"), "none.toml"),
         (("serve", "--host", "192.0.2.1"), "192.0.2.1"),
         (("serve", "--watch", "/dev/null"), "/dev/null"),
+        (("jobs", "--state", "resting"), "resting"),
+        (("retry",), "--all"),
+        (("deletions", "--keep", "--remove"), "not both"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(run: Run, args: tuple[str, ...], words: str) -> None:
@@ -350,16 +362,18 @@ def test_doctor_says_what_is_wrong_and_what_helps(run: Run, tmp_path: Path) -> N
 def test_a_second_owner_is_told_who_the_first_is(run: Run, tmp_path: Path) -> None:
     lock = OwnerLock(tmp_path / "data", Owner(os.getpid(), "ingest", None))
     try:
-        done = run("status")
+        done = run("search", "hi", "--json")
         assert done.returncode == 1
         message = one_error_line(done)
         assert "`pageglass ingest`" in message
         assert str(os.getpid()) in message
-        error = json.loads(run("search", "hi", "--json").stdout)["error"]
-        assert error["code"] == "folder-in-use"
+        assert json.loads(done.stdout)["error"]["code"] == "folder-in-use"
+        # Who only looks is in nobody's way.
+        for command in ("status", "jobs", "deletions"):
+            assert run(command).returncode == 0
     finally:
         lock.release()
-    assert run("status").returncode == 0
+    assert run("search", "hi").returncode == 0
 
 
 def test_commands_go_through_the_server_that_owns_the_folder(run: Run, tmp_path: Path) -> None:
@@ -410,6 +424,149 @@ def test_watch_indexes_what_is_dropped_until_ctrl_c(run: Run, tmp_path: Path) ->
         watcher.send_signal(signal.SIGINT)
         assert watcher.wait(timeout=30) == 0
     assert "1 indexed" in run("status").stdout
+
+
+def test_a_plan_says_what_watching_would_do_and_does_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "inbox" / "sub").mkdir(parents=True)
+    pdf(tmp_path / "inbox" / "sub" / "ferry.pdf", FERRY)
+    done = run("watch", "inbox", "--dry-run", "--by-folder", "--json")
+    assert json.loads(done.stdout)["plan"] == [
+        {
+            "action": "take",
+            "path": str(tmp_path / "inbox" / "sub" / "ferry.pdf"),
+            "collection": "sub",
+            "reason": "",
+        }
+    ]
+    assert not (tmp_path / "data").exists()
+
+
+# Jobs and upkeep
+
+
+def test_jobs_are_shown_cancelled_and_tried_again(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    with Services(settings, command="test") as services:
+        queued = services.add(io.BytesIO(b"this is no PDF"), name="a\x1b[31m.pdf")
+    shown = run("jobs")
+    assert shown.stdout == f"queued     {queued.id}  a\ufffd[31m.pdf\n"
+    assert shown.stderr == "1 queued\n"
+    assert run("cancel", queued.id).stdout == "cancelled: 1\n"
+    assert "no work on this document" in one_error_line(run("cancel", queued.id))
+    assert run("jobs").stdout == ""
+    assert run("retry", queued.id).stdout == "queued again: 1\n"
+
+    assert run("ingest").returncode == 1
+    listed = json.loads(run("jobs", "--state", "dead", "--json").stdout)
+    assert listed["counts"] == {"dead": 1}
+    [dead] = listed["jobs"]
+    assert (dead["document_id"], dead["state"]) == (queued.id, "dead")
+    assert dead["reason"]
+    assert json.loads(run("retry", "--all", "--json").stdout) == {"retried": 1}
+    assert "in work      1" in run("status").stdout
+
+
+def test_held_removals_are_listed_and_settled_by_folder(
+    run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    with Services(settings, command="test") as services:
+        for name in ("inbox", "inbox2"):
+            path = tmp_path / name / "gone.pdf"
+            services.writer.take(
+                io.BytesIO(name.encode()),
+                collection="default",
+                path=str(path),
+                folder=str(path.parent),
+                state=FileState(1, 0, 1, 0),
+                unchanged=lambda: True,
+            )
+            services.writer.hold(services.writer.sources(str(path.parent)))
+    assert "held         2 removals" in run("status").stdout
+    listed = json.loads(run("deletions", "--folder", "inbox/", "--json").stdout)["deletions"]
+    assert [one["path"] for one in listed] == [str(tmp_path / "inbox" / "gone.pdf")]
+    assert run("deletions", "--keep", "--folder", "inbox").stdout == "kept: 1\n"
+    assert run("deletions", "--remove").stdout == "removed: 1\n"
+    left = json.loads(run("status", "--json").stdout)
+    assert left["status"]["held"] == 0
+    assert len(left["documents"]) == 1
+
+
+def test_check_says_what_does_not_match_and_repairs_it(run: Run, tmp_path: Path) -> None:
+    pdf(tmp_path / "ferry.pdf", FERRY)
+    run("ingest", "ferry.pdf")
+    sound = run("check", "--deep")
+    assert (sound.returncode, sound.stdout) == (0, "all matches\n")
+    next((tmp_path / "data" / "images").glob("??/*.jpg")).unlink()
+    found = run("check")
+    assert found.returncode == 1
+    assert re.match(r"PROBLEM the image of page \d of ferry\.pdf is missing", found.stdout)
+    assert "--repair" in found.stderr
+    mended = run("check", "--repair")
+    assert mended.returncode == 0
+    assert "`pageglass ingest`" in mended.stdout
+    assert run("ingest").returncode == 0
+    assert json.loads(run("check", "--json").stdout) == {"findings": []}
+
+
+def test_a_backup_is_a_data_folder_of_its_own(indexed: Path, ask: Run, tmp_path: Path) -> None:
+    done = ask("backup", "copy", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["folder"] == str(tmp_path / "copy")
+    refused = ask("backup", "copy")
+    assert refused.returncode == 2
+    assert "already" in one_error_line(refused)
+    found = json.loads(ask("--data-dir", "copy", "search", QUESTION, "--json").stdout)["pages"]
+    assert found == json.loads(ask("search", QUESTION, "--json").stdout)["pages"]
+
+
+def test_the_work_can_be_followed_line_by_line_until_ctrl_c(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Services(settings, command="test") as services:
+        services.add(io.BytesIO(b"this is no PDF"), name="broken.pdf")
+        with running(tmp_path / "data", "status", "--follow") as follower:
+            read_until(follower, r"^queued +\w+  broken\.pdf$")
+            ferry = pdf(tmp_path / "ferry.pdf", FERRY)
+            assert {report.outcome for report in services.ingest([ferry])} == {"indexed"}
+            read_until(follower, r"^done +\w+  ferry\.pdf$")
+            list(services.ingest([]))
+            read_until(follower, r"^dead +\w+  broken\.pdf: .")
+            follower.send_signal(signal.SIGINT)
+            assert follower.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("args", [("status", "--follow"), ("jobs", "-f"), ("watch", "inbox")])
+def test_what_never_ends_prints_no_json(run: Run, args: tuple[str, ...]) -> None:
+    done = run(*args, "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "usage"
+
+
+def test_a_terminal_sees_the_work_in_place(settings: Settings, tmp_path: Path) -> None:
+    with Services(settings, command="test") as services:
+        services.add(io.BytesIO(b"this is no PDF"), name="waiting.pdf")
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "jobs", "--follow"],
+        env=environment(tmp_path / "data") | {"TERM": "xterm", "COLUMNS": "100"},
+        cwd=tmp_path,
+        stdout=slave,
+        stderr=slave,
+    ) as process:
+        os.close(slave)
+        seen = b""
+        while b"1 queued" not in seen:
+            chunk = _read(master)
+            assert chunk, seen
+            seen += chunk
+        process.send_signal(signal.SIGINT)
+        while chunk := _read(master):
+            seen += chunk
+        assert process.wait(timeout=30) == 0
+    os.close(master)
+    assert b"waiting.pdf" in seen
+    assert seen.rstrip().endswith(b"stopped")
 
 
 # Stopping
@@ -487,7 +644,7 @@ def test_file_names_that_are_no_utf8_survive(run: Run, tmp_path: Path) -> None:
 def test_ingest_without_a_path_has_nothing_to_do_where_nothing_is_queued(run: Run) -> None:
     done = run("ingest")
     assert done.returncode == 0
-    assert done.stderr.strip() == "nothing is queued: name PDF files, or folders of them"
+    assert done.stderr.strip() == "nothing is queued: name files, or folders of them"
 
 
 # A Qdrant server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -65,12 +66,37 @@ def test_a_migration_cut_short_leaves_the_old_version(
     path = version_1(tmp_path / "catalog.sqlite")
     broken = ("", "CREATE TABLE half (a);\nINSERT INTO nowhere VALUES (1);\n")
     monkeypatch.setattr("ingest.database._MIGRATIONS", broken)
-    with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+    with pytest.raises(StoreError, match=r"to version 2: .*nowhere; it is left as it was"):
         Database(path)
     monkeypatch.undo()
     assert "half" not in tables(path)
     database = Database(path)
     assert len(Catalog(database).documents()) == 4
+    database.close()
+
+
+def test_a_process_killed_while_it_migrates_leaves_the_old_version(tmp_path: Path) -> None:
+    path = version_1(tmp_path / "catalog.sqlite")
+    # The kill falls between two statements of the migration.
+    killed = (
+        "import os, signal, sqlite3, sys\n"
+        "from pathlib import Path\n"
+        "from ingest.database import Database\n"
+        "class Killed(sqlite3.Connection):\n"
+        "    def execute(self, sql, *values):\n"
+        "        if sql.lstrip().startswith('CREATE INDEX stages_failed'):\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return super().execute(sql, *values)\n"
+        "connect = sqlite3.connect\n"
+        "sqlite3.connect = lambda *a, **k: connect(*a, factory=Killed, **k)\n"
+        "Database(Path(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert tables(path) == {"documents", "sources", "pages", "stages"}
+    database = Database(path)
+    assert len(Catalog(database).documents()) == 4
+    assert Catalog(database).integrity() == []
     database.close()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ingest.catalog import Catalog, StageResult
 from ingest.database import Database
@@ -212,3 +216,118 @@ def test_failures_are_told_apart(error: Exception, kind: str) -> None:
     failure = classify(error)
     assert failure.kind == kind
     assert failure.reason
+
+
+WORKERS = st.sampled_from(["v", "w"])
+DOCUMENTS = st.sampled_from("abc")
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Whatever workers, people, clocks and crashes do: a document is one worker's at a time, and
+    none that is to be indexed is out of the queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = Queue()
+        # Who may believe to work on what, and until when nobody else may have it.
+        self.held: dict[str, tuple[str, float]] = {}
+        self.jumped = False
+
+    @rule(name=DOCUMENTS, priority=st.sampled_from([FOLDER, PERSON]))
+    def comes(self, name: str, priority: int) -> None:
+        for id, _ in self.queue.catalog.removing():
+            self.queue.catalog.delete(id)
+        self.queue.put(name, priority)
+
+    @rule(worker=WORKERS)
+    def is_claimed(self, worker: str) -> None:
+        due = self.queue.jobs.due()
+        id = self.queue.jobs.claim(worker)
+        if id is None:
+            assert due == 0
+            return
+        if id in self.held and not self.jumped:
+            assert self.queue.now > self.held[id][1], "it was another's"
+        self.held[id] = (worker, self.queue.now + 60)
+        assert self.queue.jobs.keep(id, worker)
+        assert not self.queue.jobs.keep(id, "v" if worker == "w" else "w")
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.held)
+    def gives_a_sign(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.held)))
+        worker, _ = self.held[id]
+        if self.queue.jobs.keep(id, worker):
+            self.held[id] = (worker, self.queue.now + 60)
+        else:
+            del self.held[id]
+
+    @rule(data=st.data(), how=st.sampled_from(["done", "dead", "transient", "outage", "left"]))
+    @precondition(lambda self: self.held)
+    def ends(self, data: st.DataObject, how: str) -> None:
+        id = data.draw(st.sampled_from(sorted(self.held)))
+        worker, _ = self.held.pop(id)
+        jobs, catalog = self.queue.jobs, self.queue.catalog
+        if not jobs.keep(id, worker):
+            return
+        before = jobs.attempts(id)
+        if how == "done":
+            catalog.settle(id, "indexed", None)
+            jobs.finish(id)
+        elif how in ("outage", "left"):
+            failure = Failure("outage", "no disk") if how == "outage" else None
+            assert jobs.put_back(id, failure)
+            assert jobs.attempts(id) == before - 1
+        elif how == "dead" or not jobs.put_back(id, Failure("transient", "no")):
+            assert how == "dead" or before >= 3
+            catalog.settle(id, "failed", "no")
+            jobs.bury(id, "no")
+
+    @rule(name=DOCUMENTS, what=st.sampled_from(["cancel", "retry", "remove"]))
+    def a_person_decides(self, name: str, what: str) -> None:
+        named = {d.name: d.id for d in self.queue.catalog.documents()}
+        if name not in named:
+            return
+        if what == "remove":
+            self.queue.catalog.mark_removed(named[name])
+            self.held.pop(named[name], None)
+            return
+        with suppress(JobConflict):
+            (self.queue.jobs.cancel if what == "cancel" else self.queue.jobs.retry)(named[name])
+            self.held.pop(named[name], None)
+
+    @rule(seconds=st.sampled_from([1, 30, 61, 3600]))
+    def time_passes(self, seconds: float) -> None:
+        self.queue.now += seconds
+
+    @rule(days=st.sampled_from([-1, 1]))
+    def the_clock_is_set(self, days: int) -> None:
+        self.queue.now += days * DAY
+        self.jumped = True
+
+    @rule()
+    def the_process_dies(self) -> None:
+        self.queue.jobs.recover()
+        assert self.queue.jobs.running() == 0
+        self.held.clear()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        assert self.queue.catalog.integrity() == []
+        for document in self.queue.catalog.documents():
+            live = self.queue.jobs.get(document.id).state in ("queued", "running")
+            assert live == (document.state in ("queued", "indexing"))
+
+    def teardown(self) -> None:
+        """All that waits is claimed in the end, whatever was done to the clock."""
+        self.queue.jobs.recover()
+        for _ in range(2):
+            self.queue.now += 2 * 3600
+            while (id := self.queue.jobs.claim("last")) is not None:
+                self.queue.catalog.settle(id, "indexed", None)
+                self.queue.jobs.finish(id)
+        assert self.queue.jobs.live() == 0
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -69,9 +69,8 @@ def test_it_lists_the_removals_that_are_held_back(settings: Settings, services: 
             state=FileState(1, 0, ord(name), 0),
             unchanged=lambda: True,
         )
-    gone, _ = services.writer.sources("/inbox")
-    services.writer.missing([gone], 1e9)
-    services.writer.hold([gone])
+    services.writer.missing(services.writer.sources("/inbox")[:1], 1e9)
+    services.writer.hold(services.writer.sources("/inbox")[:1])
     with Looking(settings) as looking:
         [held] = looking.held()
         assert (held.collection, held.path, held.missing_since) == ("birds", "/inbox/a.pdf", 1e9)
@@ -83,21 +82,23 @@ def test_it_lists_the_removals_that_are_held_back(settings: Settings, services: 
         ]
 
 
-def test_a_catalog_that_cannot_be_read_is_said_plainly(settings: Settings) -> None:
+@pytest.mark.parametrize(
+    ("version", "advice"), [(1, "`pageglass ingest`"), (99, "update Pageglass")]
+)
+def test_a_catalog_of_another_version_names_the_way_out(
+    settings: Settings, version: int, advice: str
+) -> None:
     settings.data_dir.mkdir()
-    catalog = settings.data_dir / "catalog.sqlite"
-    Database(catalog).close()
-    with sqlite3.connect(catalog) as connection:
-        connection.execute("PRAGMA user_version = 99")
+    with sqlite3.connect(settings.data_dir / "catalog.sqlite") as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-    with pytest.raises(StoreError, match="update Pageglass"):
+    with pytest.raises(StoreError, match=advice):
         Looking(settings)
-    with sqlite3.connect(catalog) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    with pytest.raises(StoreError, match="`pageglass ingest`"):
-        Looking(settings)
-    catalog.write_bytes(b"no database at all" * 100)
+
+
+def test_a_catalog_that_is_none_is_said_to_be_none(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    (settings.data_dir / "catalog.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(StoreError, match=r"catalog\.sqlite"):
         Looking(settings)
 
@@ -143,12 +144,15 @@ def test_the_server_s_word_is_the_catalog_s(
 ) -> None:
     docs = [pdf(tmp_path / "ferry.pdf", FERRY), pdf(tmp_path / "turbine.pdf", TURBINE)]
     assert [report.outcome for report in services.ingest(docs)] == ["indexed", "indexed"]
-    with serving(services) as address, RemoteServices(address) as remote:
-        with Looking(settings) as looking:
-            assert remote.documents() == looking.documents()
-            assert remote.job_counts() == looking.job_counts() == {"done": 2}
-            assert remote.status() == looking.status()
-            assert remote.held() == looking.held() == []
+    with (
+        serving(services) as address,
+        RemoteServices(address) as remote,
+        Looking(settings) as looking,
+    ):
+        assert remote.documents() == looking.documents()
+        assert remote.job_counts() == looking.job_counts() == {"done": 2}
+        assert remote.status() == looking.status()
+        assert remote.held() == looking.held() == []
 
 
 class Pace:
@@ -186,3 +190,17 @@ def test_the_time_left_follows_from_pages_to_do_and_the_present_pace() -> None:
     pace.queue("third")
     pace.now -= 1
     assert seconds_left(pace.jobs) == pytest.approx((6 + 30 + 20) / 2)
+
+
+def test_one_page_documents_show_their_pace_by_those_that_ended_lately() -> None:
+    pace = Pace()
+    ids = [pace.queue(str(number), pages=1) for number in range(12)]
+    for id in ids[:4]:
+        assert pace.jobs.claim("w") == id
+        pace.index(id, 0)
+        pace.now += 2
+        pace.jobs.finish(id)
+    pace.jobs.claim("w")
+    assert seconds_left(pace.jobs, clock=lambda: pace.now) == pytest.approx(8 / (4 / 8))
+    # What ended long ago says nothing of the present.
+    assert seconds_left(pace.jobs, clock=lambda: pace.now + 120) is None

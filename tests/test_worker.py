@@ -90,7 +90,7 @@ class Bench:
 @pytest.fixture
 def quick(tmp_path: Path) -> Settings:
     """Settings whose waits are short."""
-    ingest = {"backoff_seconds": 0.01, "attempts": 3, "dpi": 50}
+    ingest = {"backoff_seconds": 0.01, "attempts": 3, "dpi": 50, "ocr": False}
     return load_settings({"data_dir": tmp_path / "data", "ingest": ingest})
 
 
@@ -319,7 +319,7 @@ def test_the_same_bytes_in_another_collection_are_not_encoded_again(
 
 
 def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
-    ingest = {"workers": 2, "backoff_seconds": 0.1, "dpi": 50}
+    ingest = {"workers": 2, "backoff_seconds": 0.1, "dpi": 50, "ocr": False}
     settings = load_settings({"data_dir": tmp_path / "data", "ingest": ingest})
     with Services(settings, command="test") as services:
         for number in range(6):

@@ -102,6 +102,11 @@ class Index(Protocol):
 
     spec: CollectionSpec
 
+    @property
+    def folder(self) -> Path | None:
+        """Where its files are; None where a server keeps them."""
+        ...
+
     def upsert(self, points: Sequence[PagePoint]) -> None:
         """Write points; a page that is there already is replaced."""
         ...

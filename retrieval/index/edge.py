@@ -38,8 +38,8 @@ class EdgeIndex:
         """Open or create. IndexMismatch where another model made it, StoreError where it is
         damaged or another process holds it."""
         self.spec = spec
-        self._path = root / spec.name
-        shard, manifest = self._path / "shard", self._path / "manifest.json"
+        self.folder = root / spec.name
+        shard, manifest = self.folder / "shard", self.folder / "manifest.json"
         if manifest.exists():
             if json.loads(manifest.read_text()) != json.loads(json.dumps(spec.manifest())):
                 raise IndexMismatch(
@@ -48,18 +48,18 @@ class EdgeIndex:
                     " ingest again"
                 )
             self._shard = _guarded(
-                lambda: _edge().EdgeShard.load(str(shard), _config(spec)), self._path
+                lambda: _edge().EdgeShard.load(str(shard), _config(spec)), self.folder
             )
             if any(vector.quantization != "none" for vector in spec.vectors.values()):
                 # The engine compresses only when told to; what is new since then is searched as
                 # it is.
-                _guarded(self._shard.optimize, self._path)
+                _guarded(self._shard.optimize, self.folder)
         else:
             # Without a manifest, whatever stands here is a creation cut short.
-            shutil.rmtree(self._path, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             shard.mkdir(parents=True)
             self._shard = _guarded(
-                lambda: _edge().EdgeShard.create(str(shard), _config(spec)), self._path
+                lambda: _edge().EdgeShard.create(str(shard), _config(spec)), self.folder
             )
             edge = _edge()
             for field in ("collection", "document_id"):

@@ -98,6 +98,8 @@ class ServerIndex:
     are, qdrant-client's in-memory mode is not.
     """
 
+    folder = None
+
     def __init__(self, client: QdrantClient, spec: CollectionSpec, settings: IndexSettings) -> None:
         """Find the collection or create it; ``close`` closes ``client``.
 
