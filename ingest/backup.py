@@ -132,7 +132,7 @@ class _Mirror:
 
 def _copy_sparse(source: str, target: str) -> None:
     """Copy a file without its holes: a new shard is 145 MB of them."""
-    with open(source, "rb", buffering=0) as file, open(target, "xb", buffering=0) as copy:
+    with Path(source).open("rb", 0) as file, Path(target).open("xb", 0) as copy:
         size = os.fstat(file.fileno()).st_size
         copy.truncate(size)
         end = 0
@@ -146,8 +146,8 @@ def _copy_sparse(source: str, target: str) -> None:
             end = file.seek(start, os.SEEK_HOLE)
             file.seek(start)
             copy.seek(start)
-            while start < end:
-                start += copy.write(file.read(min(_CHUNK, end - start)))
+            while chunk := file.read(min(_CHUNK, end - start)):
+                start += copy.write(chunk)
     shutil.copystat(source, target)
 
 

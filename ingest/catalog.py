@@ -435,7 +435,7 @@ class Catalog:
         for wanted, condition in (
             (labels, "p.label IN (SELECT value FROM json_each(:wanted))"),
             (forward, "p.page_index IN (SELECT value FROM json_each(:wanted))"),
-            (backward, "p.page_index - d.pages IN (SELECT value FROM json_each(:wanted))"),
+            (backward, "p.page_index IN (SELECT d.pages + value FROM json_each(:wanted))"),
         ):
             if not wanted:
                 continue
@@ -490,7 +490,10 @@ class Catalog:
     def stray_images(self) -> list[str]:
         """Images that were written, or about to be, for pages that were never recorded."""
         with self._transaction() as db:
-            db.execute("DELETE FROM incoming_images WHERE image IN (SELECT image FROM pages)")
+            db.execute(
+                "DELETE FROM incoming_images WHERE EXISTS"
+                " (SELECT 1 FROM pages p WHERE p.image = incoming_images.image)"
+            )
             return [row["image"] for row in db.execute("SELECT image FROM incoming_images")]
 
     def forget_images(self, keys: Iterable[str]) -> None:

@@ -102,17 +102,32 @@ class Jobs:
         """Queue indexed documents with a page that lacks one of ``stages``; how many there were.
 
         So it is when a profile or a model was changed: what is indexed goes on being found by the
-        stages it has.
+        stages it has. Those that were queued for another profile's sake, and lack nothing in this
+        one, are let off.
         """
+        lacking = (
+            "EXISTS (SELECT 1 FROM pages p, json_each(?1) wanted WHERE p.document = d.id"
+            " AND NOT EXISTS (SELECT 1 FROM stages s WHERE s.document = p.document"
+            "  AND s.page_index = p.page_index AND s.stage = wanted.value))"
+        )
+        wanted = json.dumps(list(stages))
         with self._db.transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'done', ended_at = ?2"  # noqa: S608 - constants
+                " WHERE state = 'queued' AND attempts = 0 AND priority = ?3"
+                " AND EXISTS (SELECT 1 FROM documents d WHERE d.id = jobs.document"
+                "  AND d.state = 'indexed' AND d.pages = (SELECT COUNT(*) FROM stages r"
+                "   WHERE r.document = d.id AND r.stage = 'read')"
+                f"  AND NOT {lacking}"
+                "  AND NOT EXISTS"
+                "   (SELECT 1 FROM stages f WHERE f.document = d.id AND f.transient))",
+                (wanted, self._clock(), FOLDER),
+            )
             rows = db.execute(
-                "SELECT id FROM documents d WHERE state = 'indexed'"
+                "SELECT id FROM documents d WHERE state = 'indexed'"  # noqa: S608 - constants
                 " AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.document = d.id"
-                "  AND j.state IN ('queued', 'running'))"
-                " AND EXISTS (SELECT 1 FROM pages p, json_each(?) wanted WHERE p.document = d.id"
-                "  AND NOT EXISTS (SELECT 1 FROM stages s WHERE s.document = p.document"
-                "   AND s.page_index = p.page_index AND s.stage = wanted.value))",
-                (json.dumps(list(stages)),),
+                f"  AND j.state IN ('queued', 'running')) AND {lacking}",
+                (wanted,),
             ).fetchall()
             for row in rows:
                 self.add(row["id"], FOLDER)

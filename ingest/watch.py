@@ -34,6 +34,9 @@ _REMOTE = re.compile(
     r"|juicefs|mergerfs)"
 )
 
+# What is in there was taken from somewhere already.
+_DATA_FOLDER = {"owner.json", "catalog.sqlite"}
+
 Action = Literal["take", "replace", "rename", "remove", "hold", "refuse"]
 
 
@@ -446,7 +449,10 @@ def _walk(root: Path, rules: Rules, look: _Look) -> Iterator[_Found]:
         try:
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-            if any(entry.name == IGNORE_FILE for entry in entries):
+            names = {entry.name for entry in entries}
+            if names >= _DATA_FOLDER:
+                continue
+            if IGNORE_FILE in names:
                 ignore_file = Path(path, IGNORE_FILE)
                 if ignore_file.is_file():
                     rules = rules.below(relative, ignore_file.read_bytes())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import tempfile
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -13,12 +15,17 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
+from api.services import Services
 from ingest.backup import BackupReport, backup
 from pageglass.errors import StoreError, UsageError
-from pageglass.settings import IndexSettings
+from pageglass.settings import IndexSettings, Settings, load_settings
 from pageglass.types import PageRef
 from retrieval.index.server import ServerIndex
 from tests.folder import SPEC, DataFolder
+from tests.tiny import pdf
+
+# Long enough not to go to OCR.
+TEXT = "The feed pump of line two failed since its bearing ran dry in March."
 
 
 @pytest.fixture
@@ -154,6 +161,27 @@ def test_on_another_disk_files_are_copied(folder: DataFolder, tmp_path: Path) ->
             assert restored.check(deep=True) == []
 
 
+def test_collections_that_are_not_in_use_come_along_and_holes_stay_holes(
+    folder: DataFolder, tmp_path: Path
+) -> None:
+    parts = [os.urandom(3_000_001), bytes(5_000_000), b"x", bytes(9_000_000)]
+    (folder.path / "index" / "old--model").mkdir()
+    with (folder.path / "index" / "old--model" / "shard").open("wb") as file:
+        for part in parts:
+            if any(part):
+                file.write(part)
+            else:
+                file.truncate(file.tell() + len(part))
+                file.seek(0, os.SEEK_END)
+    copy(folder, tmp_path / "copy")
+    shard = tmp_path / "copy" / "index" / "old--model" / "shard"
+    assert shard.read_bytes() == b"".join(parts)
+    # What the embedded engine sets aside is a hundred times what it fills.
+    files = [path.stat() for path in (tmp_path / "copy" / "index").rglob("*") if path.is_file()]
+    assert sum(of.st_size for of in files) > 100_000_000
+    assert sum(of.st_blocks * 512 for of in files) < 10_000_000
+
+
 @pytest.mark.parametrize("share", [0.5, 2])
 def test_where_there_is_no_room_nothing_stays(
     folder: DataFolder, tmp_path: Path, share: float
@@ -189,6 +217,8 @@ def test_a_backup_takes_nothing_s_place(folder: DataFolder, tmp_path: Path) -> N
     for inside in (folder.path / "copy", folder.path / "backups", tmp_path / "way in" / "copy"):
         with pytest.raises(UsageError, match="does not belong"):
             copy(folder, inside)
+    with pytest.raises(StoreError, match="cannot write the backup"):
+        copy(folder, Path("/proc/nowhere"))
     copy(folder, folder.path / "backups" / "monday")
     # The second does not hold the first.
     copy(folder, folder.path / "backups" / "tuesday")
@@ -204,3 +234,45 @@ def test_vectors_on_a_server_stay_there(tmp_path: Path) -> None:
     (folder.path / "index" / SPEC.name).mkdir(parents=True)
     assert not copy(folder, tmp_path / "copy").vectors
     folder.close()
+
+
+def test_a_copy_made_while_real_documents_are_read_and_encoded_goes_on_by_itself(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Services(settings, command="test") as services:
+        services.start_worker()
+        stop = threading.Event()
+
+        def work() -> None:
+            number = 0
+            while not stop.wait(0.02):
+                if services.jobs.live() > 2:
+                    continue
+                number += 1
+                path = pdf(tmp_path / "new.pdf", [f"{number} {p} {TEXT}" for p in range(4)])
+                with path.open("rb") as file:
+                    services.add(file, name=path.name)
+                if number % 3 == 0:
+                    services.remove(services.documents()[0].id)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 60
+            while services.status().pages < 8:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            reports = [services.backup(tmp_path / f"copy{n}") for n in range(2)]
+        finally:
+            stop.set()
+            thread.join()
+    assert all(report.vectors and report.linked and report.files for report in reports)
+    for number in range(2):
+        with Services(
+            load_settings({"data_dir": tmp_path / f"copy{number}"}), command="test"
+        ) as copy:
+            assert copy.status().pages >= 8
+            assert copy.check(deep=True) == []
+            list(copy.ingest([]))
+            assert copy.job_counts().keys() == {"done"}
+            assert copy.check(deep=True) == []

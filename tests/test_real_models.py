@@ -451,13 +451,13 @@ def test_another_profile_fills_new_collections_and_reads_no_page_again(
         before = services.page(document.id, 2)
         answered = services.ask(QUESTION).text
     with Services(gpu(tmp_path / "data", checkpoints, server), command="test") as services:
-        assert services.document(document.id).state == "queued"
+        assert services.job(document.id).state == "queued"
     with Services(lite, command="test") as services:
         # Nothing was done meanwhile, and here nothing is to be done.
         assert services.document(document.id).state == "indexed"
         assert services.search(QUESTION).notes == ()
     with Services(gpu(tmp_path / "data", checkpoints, server), command="test") as services:
-        assert services.document(document.id).state == "queued"
+        assert services.job(document.id).state == "queued"
         assert "not indexed in full yet" in " ".join(services.search(QUESTION).notes)
         (report,) = services.ingest([])
         assert (report.outcome, report.path) == ("indexed", "log.pdf")

@@ -314,6 +314,13 @@ def test_links_out_of_the_folder_are_refused_and_others_not_followed(
     assert caplog.text.count("leak.pdf is left out: a link out of the folder") == 1
 
 
+def test_a_data_folder_within_is_not_taken_in(scene: Scene) -> None:
+    for name in ("owner.json", "catalog.sqlite", "originals/a.pdf"):
+        scene.write(f"data/{name}")
+    scene.settle()
+    assert scene.kept.known == {}
+
+
 def test_what_is_no_plain_file_is_passed_over(scene: Scene) -> None:
     os.mkfifo(scene.folder / "pipe.pdf")
     (scene.folder / "folder.pdf").mkdir()
