@@ -17,7 +17,7 @@ from ingest.sources import FileState, Source
 from pageglass.errors import FileChanged, ServerError
 
 _IN_MEMORY = 8 << 20
-_AT_ONCE = 40
+_AT_ONCE = 30
 """Sources in one request: their paths fit its body, even if every byte of them is an escape."""
 
 T = TypeVar("T")

@@ -435,7 +435,7 @@ class Catalog:
         for wanted, condition in (
             (labels, "p.label IN (SELECT value FROM json_each(:wanted))"),
             (forward, "p.page_index IN (SELECT value FROM json_each(:wanted))"),
-            (backward, "p.page_index IN (SELECT d.pages + value FROM json_each(:wanted))"),
+            (backward, "p.page_index - d.pages IN (SELECT value FROM json_each(:wanted))"),
         ):
             if not wanted:
                 continue

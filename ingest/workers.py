@@ -110,13 +110,13 @@ class WorkerPool:
             except Exception as error:
                 failure = classify(error)
                 _log.exception("the worker %s goes on after an error", name)
+            if failure is not None and failure.kind == "outage":
+                _log.error("%s", failure.reason)
+                self._writer.outage = failure.reason
             self._release(name, failure)
             if failure is None:
                 pause = _PAUSE_SECONDS
                 continue
-            if failure.kind == "outage":
-                _log.error("%s", failure.reason)
-                self._writer.outage = failure.reason
             self._stopping.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -231,6 +231,8 @@ class WorkerPool:
                 if not work:
                     return None
                 continue
+            if name == "fail":
+                return cast(Failure, arguments[0])
             try:
                 reply = (True, self._answer(name, arguments))
             except Exception as error:
@@ -276,6 +278,11 @@ class _RemoteDesk:
     def wait(self) -> bool:
         """Until there is work; False where the process may end."""
         return self._ask("wait")
+
+    def fail(self, failure: Failure) -> None:
+        """Say why the process ends; there is no answer."""
+        with contextlib.suppress(ConnectionError):
+            self._pipe.send(("fail", (failure,)))
 
     def claim(self, worker: str, *, beside: bool = False) -> Order | None:
         return self._ask("claim", worker, beside)
@@ -348,6 +355,9 @@ def main() -> None:
             worker.drain()
     except (EOFError, ConnectionError):
         pass  # The owner is gone, or stops.
+    except Exception as error:
+        _log.exception("the worker %s ends after an error", name)
+        desk.fail(classify(error))
     finally:
         pipeline.close()
 

@@ -6,7 +6,6 @@ import os
 import resource
 import tempfile
 import threading
-import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -72,6 +71,7 @@ def test_a_backup_is_a_data_folder_of_its_own(folder: DataFolder, tmp_path: Path
     (folder.path / "models.json").write_text("{}")
     (folder.path / "owner.json").write_text("{}")
     (folder.originals / ".upload").write_bytes(b"half")
+    folder.path.chmod(0o700)
     report = copy(folder, tmp_path / "copies" / "monday")
     assert report == BackupReport(str(tmp_path / "copies" / "monday"), 3, True, True)
     # The one goes on without touching the other.
@@ -82,6 +82,7 @@ def test_a_backup_is_a_data_folder_of_its_own(folder: DataFolder, tmp_path: Path
         assert (found.name, found.pages_indexed) == ("one.pdf", 2)
         letters = restored.index.vectors(PageRef(document.id, 0))["letters"]
         assert np.array_equal(letters, [2, 1, 0, 0])  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "copies" / "monday").stat().st_mode & 0o777 == 0o700
     there = {path.name for path in (tmp_path / "copies" / "monday").iterdir()}
     assert there == {"catalog.sqlite", "converted", "images", "index", "models.json", "originals"}
     assert not any((tmp_path / "copies" / "monday" / "originals").glob(".*"))
@@ -241,7 +242,7 @@ def test_a_copy_made_while_real_documents_are_read_and_encoded_goes_on_by_itself
 ) -> None:
     with Services(settings, command="test") as services:
         services.start_worker()
-        stop = threading.Event()
+        stop, busy = threading.Event(), threading.Event()
 
         def work() -> None:
             number = 0
@@ -252,16 +253,14 @@ def test_a_copy_made_while_real_documents_are_read_and_encoded_goes_on_by_itself
                 path = pdf(tmp_path / "new.pdf", [f"{number} {p} {TEXT}" for p in range(4)])
                 with path.open("rb") as file:
                     services.add(file, name=path.name)
-                if number % 3 == 0:
+                if number > 5:
                     services.remove(services.documents()[0].id)
+                    busy.set()
 
         thread = threading.Thread(target=work)
         thread.start()
         try:
-            deadline = time.monotonic() + 60
-            while services.status().pages < 8:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            assert busy.wait(60)
             reports = [services.backup(tmp_path / f"copy{n}") for n in range(2)]
         finally:
             stop.set()

@@ -167,6 +167,7 @@ def test_an_image_that_two_documents_share_is_missing_from_both(folder: DataFold
     assert found == [
         f"the image of page 1 of {name} is missing or damaged" for name in ("a.pdf", "c.pdf")
     ]
+    assert not image(folder).exists(), "it would be taken for the right one"
 
 
 def test_pages_that_cannot_be_done_again_are_left_as_they_are(folder: DataFolder) -> None:
@@ -193,6 +194,14 @@ def test_a_point_of_another_tenant_is_none_of_the_page_s(folder: DataFolder) -> 
     ]
     assert folder.index.count() == 3
     assert undone(folder) == {0: {SPEC.name}}
+
+
+def test_a_point_whose_stage_is_not_done_is_an_orphan(folder: DataFolder) -> None:
+    folder.index.upsert([PagePoint(PageRef(first(folder).document_id, 7), "default", {})])
+    (finding,) = folder.check(repair=True)
+    assert finding.what == f"points of {SPEC.name} that belong to no page: 1"
+    assert folder.index.count() == 4
+    assert folder.check() == []
 
 
 def test_points_of_a_document_that_is_being_removed_are_orphans(folder: DataFolder) -> None:

@@ -178,8 +178,8 @@ def test_any_name_arrives_as_it_is(registry: SourceRegistry, serving: Services, 
 def test_very_many_and_very_long_paths_are_sent_in_parts(
     registry: SourceRegistry, serving: Services
 ) -> None:
-    # Longer than any path is: four characters for each of 4,096 bytes that are no UTF-8.
-    long = "/f/" + "\\xff" * 4000
+    # As long as a path can be: six characters for each of its bytes, if none is UTF-8.
+    long = "/f/" + "\\udcff" * 4000
     sources = [Source("c", f"{long}{number}", "0" * 64, STATE) for number in range(100)]
     take(registry, sources[-1].path)
     registry.missing(sources, 5.0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -144,7 +146,7 @@ def test_a_stage_that_fails_for_one_page_leaves_all_else(bench: Bench, tmp_path:
     job = bench.services.job(document.id)
     assert (job.state, job.attempts) == ("dead", 3)
     # Once the cause is mended, a retry does what is missing and nothing else.
-    bench.bad.fault = lambda pages: None
+    bench.bad.fault = bench.good.fault
     bench.bad.batches.clear()
     bench.services.retry(document.id)
     bench.until_settled()
@@ -337,6 +339,42 @@ def test_a_worker_process_that_is_killed_is_replaced(tmp_path: Path) -> None:
         assert services.job_counts() == {"done": 6}
         assert services.check() == []
     assert not _children()
+
+
+def test_a_catalog_that_cannot_be_written_for_a_while_costs_no_attempt(tmp_path: Path) -> None:
+    ingest = {"workers": 1, "attempts": 1, "backoff_seconds": 0.05, "batch_pages": 4, "dpi": 50}
+    settings = load_settings({"data_dir": tmp_path / "data", "ingest": ingest})
+    with Services(settings, command="test") as services:
+        services._database.connection.execute("PRAGMA busy_timeout = 1")
+        other = sqlite3.connect(
+            settings.data_dir / "catalog.sqlite", isolation_level=None, check_same_thread=False
+        )
+
+        def lock(document: Document) -> None:
+            if document.pages_indexed and not locked.is_set():
+                other.execute("BEGIN IMMEDIATE")
+                locked.set()
+
+        locked = threading.Event()
+        sentence = "The heron waits for a fish in the shallow water beside the old mill."
+        document = services.add(
+            io.BytesIO(pdf(tmp_path / "a.pdf", [sentence] * 12).read_bytes()), name="a.pdf"
+        )
+        services.start_worker(progress=lock)
+        assert locked.wait(60)
+        deadline = time.monotonic() + 60
+        while services.status().outage is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "locked" in (services.status().outage or "")
+        other.execute("ROLLBACK")
+        other.close()
+        while services.jobs.live():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert services.document(document.id).pages_indexed == 12
+        assert services.job(document.id).state == "done"
+        assert services.check() == []
 
 
 def _children() -> list[int]:

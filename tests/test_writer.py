@@ -144,9 +144,7 @@ class Folder:
     def points(self) -> dict[str, list[float]]:
         """Every vector, by where it is."""
         return {
-            f"{name} {tenant} {ref.document_id} {ref.index}": cast(Any, index.vectors(ref))[
-                "one"
-            ].tolist()
+            f"{name} {tenant} {ref.document_id} {ref.index}": index.vectors(ref)["one"].tolist()
             for name, index in self.indexes.items()
             for tenant, ref in index.refs()
         }

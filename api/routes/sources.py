@@ -14,6 +14,9 @@ from pageglass.types import check_collection_name
 
 router = APIRouter(prefix="/sources", tags=["sources"])
 
+_LONGEST_PATH = 6 * 4096
+"""Characters: Linux allows 4,096 bytes, and one that is no UTF-8 becomes six (``as_text``)."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -97,8 +100,8 @@ def list_sources(folder: str, services: OpenServices) -> SourceList:
 def take_source(
     file: Annotated[UploadFile, File(description="The file as it is now.")],
     collection: Annotated[str, Form()],
-    path: Annotated[str, Form(max_length=16384)],
-    folder: Annotated[str, Form(max_length=16384)],
+    path: Annotated[str, Form(max_length=_LONGEST_PATH)],
+    folder: Annotated[str, Form(max_length=_LONGEST_PATH)],
     state: Annotated[
         Json[FileStateModel], Form(description="Its size, time, inode and device, as JSON.")
     ],
