@@ -264,9 +264,11 @@ def _kill_round(scratch: Path, chance: random.Random, kills: int, workers: int) 
     done: Counter[str] = Counter()
     while done.total() < kills:
         before = len(notes.read_text())
-        process = _start(round_, notes, kill_share=chance.choice([0, 0, 0.1, 0.3]))
+        # Every other time it ends itself, after one of its first writes to the store.
+        share = chance.choice([0.0, chance.choice([0.2, 1.0])])
+        process = _start(round_, notes, kill_share=share)
         try:
-            process.wait(timeout=chance.uniform(0.2, 3.0))
+            process.wait(timeout=10 if share else chance.uniform(0.3, 4.0))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -422,6 +422,14 @@ class Catalog:
         for row in rows:
             yield from self.pages([PageRef(id, row["page_index"])]).values()
 
+    def images(self, id: str) -> list[tuple[int, str]]:
+        """The image keys of a document's pages, by 0-based index."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT page_index, image FROM pages WHERE document = ? ORDER BY page_index", (id,)
+            ).fetchall()
+        return [(row["page_index"], row["image"]) for row in rows]
+
     def named_pages(
         self, named: NamedPages, *, collection: str | None, documents: Sequence[str]
     ) -> list[PageRef]:
@@ -590,9 +598,10 @@ class Catalog:
         db.execute(
             "INSERT INTO jobs (document, state, priority, queued_at)"
             " VALUES (?, 'queued', 10, CAST(strftime('%s', 'now') AS REAL))"
+            # An attempt that is under way does not know of it, and loses the document.
             " ON CONFLICT (document) DO UPDATE SET state = 'queued', priority = 10, attempts = 0,"
-            " run_after = 0, reason = NULL, ended_at = NULL"
-            " WHERE state NOT IN ('queued', 'running')",
+            " run_after = 0, reason = NULL, ended_at = NULL, worker = NULL, lease_until = NULL"
+            " WHERE state != 'queued'",
             (id,),
         )
 

@@ -97,15 +97,15 @@ class _Comparison:
         """Every page has its image, and every image a page."""
         known: set[str] = set()
         for document in self._documents:
-            for page in self._catalog.iter_pages(document.id):
-                known.add(page.image)
-                path = images.path(page.image)
+            for number, key in self._catalog.images(document.id):
+                known.add(key)
+                path = images.path(key)
                 if self._is_whole(path, path.stem):
                     continue
-                if self._again(document, [page.ref.index], READ_STAGE, OCR_STAGE):
-                    images.delete(page.image)
+                if self._again(document, [number], READ_STAGE, OCR_STAGE):
+                    images.delete(key)
                 yield self._lost(
-                    f"the image of page {page.ref.number} of {document.name} is missing or damaged",
+                    f"the image of page {number + 1} of {document.name} is missing or damaged",
                     document,
                 )
         for key in images.keys():  # noqa: SIM118 - a store, no dict

@@ -88,6 +88,8 @@ class Writer:
         self._originals.mkdir(parents=True, exist_ok=True)
         for left in (*self._originals.glob(".*"), *images.unfinished()):
             left.unlink()
+        for left in self._converted.glob(".*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._tidy_images()
         jobs.recover()
         self.finish_removals()
@@ -465,13 +467,20 @@ class Writer:
         every = self._catalog.iter_pages(twin)
         while some := list(islice(every, _COPIED_AT_ONCE)):
             indices = {page.ref.index for page in some}
-            for index in self._indexes.values():
-                points: list[PagePoint] = []
-                for page in some:
-                    ref = PageRef(order.document_id, page.ref.index)
-                    if vectors := index.vectors(page.ref):
-                        points.append(PagePoint(ref, collection, vectors))
-                index.upsert(points)
+            for name, index in self._indexes.items():
+                # A page without words has a point, too, if one without vectors.
+                done = {s.page_index for s in stages if s.stage == name and s.state == "done"}
+                index.upsert(
+                    [
+                        PagePoint(
+                            PageRef(order.document_id, page.ref.index),
+                            collection,
+                            index.vectors(page.ref),
+                        )
+                        for page in some
+                        if page.ref.index in done
+                    ]
+                )
             self._catalog.record(
                 order.document_id,
                 [_moved(page, order.document_id) for page in some],
