@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from watchfiles import watch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from ingest.formats import SUFFIXES
 from ingest.ignore import IGNORE_FILE, Rules
@@ -153,6 +154,9 @@ class Watcher:
                 # Most likely there are more folders than inotify may watch.
                 _log.warning("folders are looked at by intervals from now on: %s", error)
                 polling = True
+            except WatchfilesRustInternalError:
+                # An event about a name that is no UTF-8 cannot be told; a look tells as much.
+                self._stopping.wait(_STEP_MS / 1000)
 
     def _follow(self, there: Sequence[Path], *, polling: bool) -> None:
         """Look whenever the folders change; return once one of them came or went, or to stop."""

@@ -306,8 +306,12 @@ class _RemoteDesk:
         self._ask("leave", order)
 
     def _ask(self, name: str, *arguments: Any) -> Any:
-        self._pipe.send((name, arguments))
-        ok, value = self._pipe.recv()
+        try:
+            self._pipe.send((name, arguments))
+            ok, value = self._pipe.recv()
+        except (EOFError, ConnectionError):
+            # The owner is gone, or stops: there is nobody to work for.
+            raise SystemExit from None
         if not ok:
             raise value
         return value
@@ -353,8 +357,6 @@ def main() -> None:
     try:
         while desk.wait():
             worker.drain()
-    except (EOFError, ConnectionError):
-        pass  # The owner is gone, or stops.
     except Exception as error:
         _log.exception("the worker %s ends after an error", name)
         desk.fail(classify(error))

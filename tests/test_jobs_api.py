@@ -107,8 +107,10 @@ class Server:
 
     def __init__(self, data: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "--data-dir", str(data), "serve", "--port", "0"]
-            + list(arguments),
+            [
+                *(sys.executable, "-m", "api.cli", "--data-dir", str(data), "serve"),
+                *("--port", "0", *arguments),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -205,6 +207,7 @@ def test_a_folder_is_watched_for_a_server_that_comes_and_goes(data: Path, tmp_pa
     watcher = Watcher([inbox], registry=registry, collection="c", settings=settings.watch)
     thread = threading.Thread(target=watcher.forever)
     thread.start()
+    server: Server | None = None
 
     def names() -> set[str]:
         with Looking(settings) as looking:
@@ -228,7 +231,8 @@ def test_a_folder_is_watched_for_a_server_that_comes_and_goes(data: Path, tmp_pa
             assert len(remote.job_list()) == 1
     finally:
         watcher.stop()
-        server.stop()
+        if server is not None:
+            server.stop()
         thread.join(20)
     assert owner_of(data) is None
 

@@ -27,7 +27,7 @@ class Kept:
         self.known: dict[tuple[str, str], Source] = {}
         self.folders: dict[tuple[str, str], str] = {}
         self.read: list[bytes] = []
-        self.before_check: Callable[[], None] = lambda: None
+        self.before_check: Callable[[], object] = lambda: None
         self.refuses: Exception | None = None
 
     @property
@@ -144,7 +144,7 @@ def test_a_file_is_taken_once_it_stands_still(scene: Scene) -> None:
 
 def test_a_file_that_grows_while_it_is_read_is_taken_when_it_is_whole(scene: Scene) -> None:
     path = scene.write("a.pdf", b"half")
-    scene.kept.before_check = lambda: path.write_bytes(b"half and half") and None
+    scene.kept.before_check = lambda: path.write_bytes(b"half and half")
     assert scene.settle()
     assert scene.kept.read == []
     scene.kept.before_check = lambda: None
