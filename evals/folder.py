@@ -29,6 +29,8 @@ SAMPLES = Path("samples/docs")
 SCANNED = "corvina_duo_2_manual_scan.pdf"
 _COPIES = 2
 _ROUNDS = 3
+# Pages with less text go to OCR, which is another matter.
+_TEXT = "The pallets were counted at the gate and signed for by the keeper of the yard."
 
 
 def workers(scratch: Path) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def drop(scratch: Path) -> dict[str, Any]:
     inbox.mkdir()
     elsewhere.mkdir()
     for number in range(1000):
-        _draw(elsewhere / f"{number}.pdf", [f"Delivery note {number} of 1000."])
+        _draw(elsewhere / f"{number}.pdf", [f"Delivery note {number} of 1000. {_TEXT}"])
     with _watching(scratch / "drop", inbox) as services:
         before = _resident_mb(os.getpid())
         peak = before
@@ -99,7 +101,7 @@ def rename(scratch: Path) -> dict[str, Any]:
     """A document of 500 pages gets another name; from the rename until the catalog has it."""
     inbox = scratch / "shelf"
     inbox.mkdir()
-    long = _draw(inbox / "before.pdf", [f"Page {n} of the long report." for n in range(500)])
+    long = _draw(inbox / "before.pdf", [f"Page {n} of 500. {_TEXT}" for n in range(500)])
     with _watching(scratch / "rename", inbox) as services:
         _wait(lambda: services.catalog.counts()[0].get("indexed", 0) == 1)
         began_jobs = [job.started_at for job in services.job_list()]
