@@ -84,7 +84,7 @@ CREATE TABLE jobs (
     pages_at_start INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_queue ON jobs (priority DESC, queued_at) WHERE state = 'queued';
-CREATE INDEX jobs_live ON jobs (state) WHERE state IN ('queued', 'running');
+CREATE INDEX jobs_state ON jobs (state);
 CREATE INDEX jobs_ended ON jobs (ended_at);
 INSERT INTO jobs (document, state, priority, reason, queued_at)
     SELECT id,
@@ -108,6 +108,10 @@ CREATE INDEX stages_failed ON stages (document) WHERE state = 'failed';
 -- Page images on their way: written before the page is, and forgotten with the same transaction
 -- that writes the page. One that is left over belongs to no page.
 CREATE TABLE incoming_images (image TEXT PRIMARY KEY) WITHOUT ROWID;
+-- Counting a document's pages must not read their words.
+CREATE INDEX pages_document ON pages (document);
+CREATE INDEX documents_sha256 ON documents (sha256);
+CREATE INDEX documents_removing ON documents (state) WHERE state = 'removing';
 """
 
 _MIGRATIONS = (_V1, _V2)
