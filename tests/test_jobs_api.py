@@ -28,6 +28,9 @@ from pageglass.errors import JobConflict, JobNotFound, ServerError, UsageError
 from pageglass.settings import Settings, load_settings
 from tests.tiny import pdf
 
+# With less text a page goes to OCR.
+LONG = "The feed pump of line two failed since its bearing ran dry in March."
+
 
 @pytest.fixture
 def client(services: Services) -> Iterator[TestClient]:
@@ -151,7 +154,7 @@ def test_the_work_can_be_followed_and_a_stop_ends_the_stream(data: Path, tmp_pat
     # More onlookers than there are worker threads; answers go on.
     assert httpx.get(f"{server.address}/healthz", timeout=5).json()["ok"]
     with RemoteServices(server.address) as remote:
-        path = pdf(tmp_path / "a.pdf", [f"page {n}" for n in range(20)])
+        path = pdf(tmp_path / "a.pdf", [f"page {n} {LONG}" for n in range(20)])
         (report,) = remote.ingest([path])
         assert report.outcome == "indexed"
         until(lambda: any(event["counts"] == {"done": 1} for event in events))
