@@ -73,8 +73,7 @@ def held_files(catalog: Catalog) -> list[HeldFile]:
     """Removals that are held back."""
     return [
         HeldFile(source.collection, source.path, source.missing_since)
-        for source in catalog.watched()
-        if source.deletion == "held"
+        for source in catalog.watched(held=True)
     ]
 
 

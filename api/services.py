@@ -413,9 +413,8 @@ class Services:
         """Remove the documents of ``held`` files, or keep them for good; how many there were."""
         held = [
             source
-            for source in self.catalog.watched()
-            if source.deletion == "held"
-            and (folder is None or source.path.startswith(f"{folder.rstrip('/')}/"))
+            for source in self.catalog.watched(held=True)
+            if folder is None or source.path.startswith(f"{folder.rstrip('/')}/")
         ]
         if remove:
             self.writer.forget(held)

@@ -188,15 +188,16 @@ class Catalog:
 
     # Files of watched folders
 
-    def watched(self, folder: str | None = None) -> list[Source]:
-        """The sources of a watched folder, or of all."""
+    def watched(self, folder: str | None = None, *, held: bool = False) -> list[Source]:
+        """The sources of a watched folder, or of all; only those whose removal is ``held``."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT s.*, d.sha256 FROM sources s"
                 " JOIN documents d ON d.id = COALESCE(s.next_document, s.document)"
                 " WHERE s.folder IS NOT NULL AND s.file IS NOT NULL"
-                " AND (?1 IS NULL OR s.folder = ?1) ORDER BY s.source",
-                (folder,),
+                " AND (?1 IS NULL OR s.folder = ?1) AND (NOT ?2 OR s.deletion = 'held')"
+                " ORDER BY s.source",
+                (folder, held),
             ).fetchall()
         return [
             Source(
