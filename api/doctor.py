@@ -42,6 +42,7 @@ _PACKAGES = (
     "numpy",
     "onnxruntime",
     "openai",
+    "pathspec",
     "pillow",
     "pydantic-settings",
     "pymupdf",
