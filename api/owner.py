@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -48,7 +49,14 @@ class OwnerLock:
                 f"the data folder {data_dir} is in use by {who}{where}: wait for it, stop it, or"
                 " choose another folder with --data-dir"
             )
-        self._write(owner)
+        try:
+            self._write(owner)
+        except OSError as error:
+            with suppress(OSError):  # Closing tries to write once more.
+                self._file.close()
+            raise StoreError(
+                f"cannot write in the data folder {data_dir}: {error.strerror or error}"
+            ) from None
 
     def release(self) -> None:
         """Let the next owner in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from ingest.backup import BackupReport, backup
 from ingest.catalog import Catalog
 from ingest.check import Finding, check
 from ingest.database import Database
+from ingest.failures import classify
 from ingest.jobs import Job, Jobs, JobState
 from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
@@ -116,15 +118,20 @@ class Services:
             ocr = Ocr(threads=settings.threads)
             vision = load_vision_models(settings, models, checkpoints)
             stack.callback(vision.close)
-            self.writer = Writer(
-                database=database,
-                catalog=self.catalog,
-                jobs=self.jobs,
-                folder=folder,
-                images=self._images,
-                indexes=indexes,
-                settings=settings.ingest,
-            )
+            try:
+                self.writer = Writer(
+                    database=database,
+                    catalog=self.catalog,
+                    jobs=self.jobs,
+                    folder=folder,
+                    images=self._images,
+                    indexes=indexes,
+                    settings=settings.ingest,
+                )
+            except (sqlite3.OperationalError, OSError) as error:
+                raise StoreError(
+                    f"cannot open the data folder: {classify(error).reason}"
+                ) from error
             self.writer.progress = self._report
             self._local = lambda: Pipeline(profile, ocr, settings.ingest)
             seeing = {v.image_pixels for v in (vision.answer, vision.rerank) if v is not None}

@@ -31,7 +31,7 @@ import pymupdf
 import typer
 
 from api.services import Services
-from pageglass.errors import StoreUnreachable
+from pageglass.errors import StoreError, StoreUnreachable
 from pageglass.settings import IndexSettings, Settings, load_settings
 from retrieval.encoders import SparseVector
 from retrieval.index import CollectionSpec, Index, PagePoint, open_index
@@ -40,6 +40,8 @@ _WORDS = (
     "anchor basin cable depot engine ferry gauge harbour ingot jetty keel lantern mooring nozzle"
     " orbit piston quarry rudder signal timber uplift valve winch yard zinc"
 ).split()
+_NOT_STARTED = 75
+"""The exit status of a process that could not open its data folder."""
 _CLOSE = 2e-2
 """Vectors are kept as float16 and uint8; a last bit may differ with the batch they came in."""
 
@@ -105,7 +107,12 @@ def _victim(round_: _Round, kill_share: float, refuse_seconds: float) -> None:
         frail = _Frail(index, kill_share=kill_share, refuse_until=refuse_until)
         return cast(Index, frail)
 
-    with Services(round_.settings(), command="crash", open_index=open_frail) as services:
+    try:
+        opened = Services(round_.settings(), command="crash", open_index=open_frail)
+    except StoreError as error:
+        print(f"not started: {error}", file=sys.stderr)
+        raise SystemExit(_NOT_STARTED) from None
+    with opened as services:
         services.start_worker()
         services.watch([round_.folder])
         quiet = 0
@@ -325,7 +332,8 @@ def _full_disk_round(scratch: Path, chance: random.Random) -> Snapshot:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             filler.unlink()
-            if attempt != 1 and (code := process.wait(timeout=120)):
+            # It may also have found the disk full at its start, and have said so.
+            if attempt != 1 and (code := process.wait(timeout=120)) not in (0, _NOT_STARTED):
                 return {"differences": [f"exit status {code} with a full disk"]}
         _finish(round_, notes)
         return {"differences": _compare(round_, scratch, notes)}
