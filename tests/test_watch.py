@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,13 +34,15 @@ class Kept:
         self.folders: dict[tuple[str, str], str] = {}
         self.read: list[bytes] = []
         self.before_check: Callable[[], object] = lambda: None
-        self.refuses: Exception | None = None
+        self.before_take: Callable[[str], object] = lambda path: None
+        self.after_look: Callable[[], object] = lambda: None
 
     @property
     def paths(self) -> set[str]:
         return {Path(path).name for _, path in self.known}
 
     def sources(self, folder: str) -> list[Source]:
+        self.after_look()
         return [s for key, s in self.known.items() if self.folders[key] == folder]
 
     def take(
@@ -47,8 +55,7 @@ class Kept:
         state: FileState,
         unchanged: Callable[[], bool],
     ) -> bool:
-        if self.refuses:
-            raise self.refuses
+        self.before_take(Path(path).name)
         data = file.read()
         self.before_check()
         if not unchanged():
@@ -123,9 +130,32 @@ class Scene:
         return found
 
 
+def raising(error: Exception) -> Callable[..., Any]:
+    def answer(*arguments: object, **named: object) -> None:
+        raise error
+
+    return answer
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path / "inbox")
+
+
+@pytest.fixture
+def readable() -> Iterator[Scene]:
+    """A scene whose actor is bound by permissions, even where root runs the tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        if os.geteuid() != 0:
+            yield Scene(Path(folder) / "inbox")
+            return
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+        try:
+            yield Scene(Path(folder) / "inbox")
+        finally:
+            os.seteuid(0)
 
 
 def test_a_file_is_taken_once_it_stands_still(scene: Scene) -> None:
@@ -158,6 +188,45 @@ def test_a_file_that_vanishes_while_it_is_read_is_nothing(scene: Scene) -> None:
     scene.settle()
     assert not scene.settle()
     assert scene.kept.known == {}
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "folder", "link", "fifo", "another file"])
+def test_a_file_that_is_something_else_when_it_is_opened_is_not_taken(
+    scene: Scene, becomes: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = scene.write("a.pdf")
+    scene.write("b.pdf", b"b")
+    secret = scene.folder.parent / "secret.pdf"
+    secret.write_bytes(b"s")
+    scene.watcher.scan()
+    scene.now += 3
+
+    def replaced() -> None:
+        path.unlink()
+        if becomes == "folder":
+            path.mkdir()
+        elif becomes == "link":
+            path.symlink_to(secret)
+        elif becomes == "fifo":
+            os.mkfifo(path)
+        elif becomes == "another file":
+            path.write_bytes(b"half")
+        scene.kept.after_look = lambda: None
+
+    scene.kept.after_look = replaced
+    assert scene.watcher.scan()
+    assert scene.kept.read == [b"b"]
+    assert scene.actions() == ["take b.pdf"]
+    assert "cannot be taken" not in caplog.text
+    assert not scene.settle()
+    assert scene.kept.read == ([b"b", b"half"] if becomes == "another file" else [b"b"])
+
+
+def test_a_file_from_the_future_is_taken_once(scene: Scene) -> None:
+    os.utime(scene.write("a.pdf"), (4e9, 4e9))
+    for _ in range(3):
+        scene.settle()
+    assert scene.kept.read == [b"x"]
 
 
 def test_what_is_known_is_not_read_again_after_a_restart(scene: Scene) -> None:
@@ -247,7 +316,8 @@ def test_when_too_many_are_gone_at_once_a_person_is_asked(
     scene.settle(100)
     assert len(scene.kept.known) == 40
     assert sum(s.deletion == "held" for s in scene.kept.known.values()) == 10
-    assert "10 of 40 files are gone" in caplog.text
+    scene.settle(100)
+    assert caplog.text.count("10 of 40 files are gone") == 1
     assert "pageglass deletions" in caplog.text
     # One at a time is no way around it.
     paths[11].unlink()
@@ -298,6 +368,118 @@ def test_an_empty_folder_on_another_disk_is_an_unmounted_one(
     assert "another disk" in caplog.text
 
 
+def test_what_lies_where_a_disk_was_mounted_takes_nothing_with_it(scene: Scene) -> None:
+    path = scene.write("a.pdf")
+    scene.settle()
+    (key,) = scene.kept.known
+    known = scene.kept.known[key]
+    scene.kept.known[key] = replace(known, state=replace(known.state, device=12345))
+    path.unlink()
+    scene.write("stray.pdf")
+    scene.settle(500)
+    assert scene.kept.paths == {"a.pdf"}
+    assert [(a.action, a.path) for a in scene.watcher.plan()] == [("refuse", str(scene.folder))]
+
+
+def test_a_disk_that_got_another_number_is_not_read_again(scene: Scene) -> None:
+    path = scene.write("a.pdf")
+    scene.settle()
+    ((key, known),) = scene.kept.known.items()
+    scene.kept.known[key] = replace(known, state=replace(known.state, device=12345))
+    scene.actions()
+    assert scene.watcher.plan() == []
+    scene.settle()
+    assert scene.kept.known[key] == known
+    assert scene.actions() == []
+    path.rename(scene.folder / "b.pdf")
+    scene.watcher.scan()
+    assert scene.actions() == ["rename b.pdf"]
+    assert scene.kept.read == [b"x"]
+
+
+def test_what_cannot_be_looked_at_is_not_gone(
+    readable: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = readable
+    path = scene.write("sub/a.pdf")
+    scene.settle()
+    # Neither listed nor, where it may be listed, looked at.
+    for mode in (0o000, 0o444):
+        path.parent.chmod(mode)
+        for _ in range(3):
+            scene.settle(100)
+        assert [s.missing_since for s in scene.kept.known.values()] == [None]
+        path.parent.chmod(0o755)
+        scene.settle(100)
+    assert caplog.text.count("sub is left out: permission denied") == 1
+    assert caplog.text.count("sub/a.pdf is left out: permission denied") == 1
+    path.unlink()
+    scene.settle(100)
+    assert scene.kept.known == {}
+
+
+def test_a_file_that_may_not_be_read_is_told_once_and_taken_once_it_may(
+    readable: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = readable
+    path = scene.write("a.pdf")
+    path.chmod(0)
+    for _ in range(10):
+        assert scene.settle()
+    assert caplog.text.count("a.pdf cannot be taken yet: permission denied") == 1
+    path.chmod(0o644)
+    assert not scene.settle(301)
+    assert scene.kept.read == [b"x"]
+
+
+def test_an_ignore_file_that_cannot_be_read_leaves_its_folder_as_it_is(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.write("sub/a.pdf")
+    scene.settle()
+    outside = scene.folder.parent / "elsewhere"
+    outside.write_text("*")
+    ignore_file = scene.folder / "sub" / ".pageglassignore"
+    ignore_file.symlink_to(outside)
+    scene.write("sub/new.pdf")
+    scene.write("b.pdf")
+    for _ in range(3):
+        scene.settle(100)
+    assert scene.kept.paths == {"a.pdf", "b.pdf"}
+    assert caplog.text.count("sub is left out: its .pageglassignore") == 1
+    ignore_file.unlink()
+    os.mkfifo(ignore_file)
+    scene.settle(100)
+    assert scene.kept.paths == {"a.pdf", "b.pdf", "new.pdf"}
+
+
+def test_a_broken_ignore_file_is_told_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    (scene.folder / ".pageglassignore").write_text("!\n*b.pdf\n")
+    for name in ("a.pdf", "b.pdf"):
+        scene.write(name)
+    for _ in range(3):
+        scene.settle()
+    assert scene.kept.paths == {"a.pdf"}
+    assert caplog.text.count(".pageglassignore line 1 is no pattern") == 1
+
+
+def test_a_tree_deeper_than_paths_may_be_long_does_not_hide_the_rest(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.write("z.pdf")
+    here = os.open(scene.folder, os.O_RDONLY)
+    for _ in range(25):
+        name = "d" * 200
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    assert not scene.settle()
+    assert scene.kept.paths == {"z.pdf"}
+    assert caplog.text.count("is left out: file name too long") == 1
+
+
 def test_links_out_of_the_folder_are_refused_and_others_not_followed(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -312,6 +494,18 @@ def test_links_out_of_the_folder_are_refused_and_others_not_followed(
     scene.settle()
     assert scene.kept.read == [b"x"]
     assert caplog.text.count("leak.pdf is left out: a link out of the folder") == 1
+    assert "alias.pdf" not in caplog.text
+
+
+def test_a_link_to_a_folder_elsewhere_is_told_unless_it_is_passed_over(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    (scene.folder / "up").symlink_to(scene.folder.parent)
+    (scene.folder / ".hidden").symlink_to(scene.folder.parent)
+    (scene.folder / "notes.txt").symlink_to("/etc/hostname")
+    for _ in range(3):
+        scene.settle()
+    assert caplog.text.count("is left out") == caplog.text.count("/up is left out: a link") == 1
 
 
 def test_a_data_folder_within_is_not_taken_in(scene: Scene) -> None:
@@ -356,13 +550,69 @@ def test_a_store_that_is_away_is_waited_for_and_told_once(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene.write("a.pdf")
-    scene.kept.refuses = StoreUnreachable("no answer")
+    scene.write("b.pdf")
+    scene.kept.before_take = raising(StoreUnreachable("no answer"))
     for _ in range(20):
         assert scene.settle(3)
-    assert caplog.text.count("a.pdf cannot be taken yet: no answer") == 1
-    scene.kept.refuses = None
+    assert caplog.text.count("cannot be taken yet: no answer") == 1
+    scene.kept.before_take = lambda path: None
     scene.settle(301)
-    assert scene.kept.read == [b"x"]
+    assert scene.kept.read == [b"x", b"x"]
+    scene.kept.before_take = raising(StoreUnreachable("no answer"))
+    scene.write("c.pdf")
+    scene.settle()
+    assert caplog.text.count("cannot be taken yet: no answer") == 2
+
+
+def test_an_error_with_one_file_does_not_stop_the_others(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.pdf", "b.pdf", "c.pdf"):
+        scene.write(name, name.encode())
+    errors = {"a.pdf": ZeroDivisionError("of ours"), "b.pdf": OSError(5, "Input/output error")}
+    scene.kept.before_take = lambda name: raising(errors[name])(name) if name in errors else None
+    for _ in range(5):
+        assert scene.settle()
+    assert scene.kept.paths == {"c.pdf"}
+    assert caplog.text.count("a.pdf cannot be taken yet: of ours") == 1
+    assert caplog.text.count("b.pdf cannot be taken yet: input/output error") == 1
+
+
+def test_a_rename_that_cannot_be_noted_is_noted_later(scene: Scene) -> None:
+    path = scene.write("a.pdf", b"a")
+    scene.settle()
+    path.rename(scene.folder / "z.pdf")
+    scene.write("b.pdf", b"b")
+    renamed = scene.kept.renamed
+    scene.kept.renamed = raising(StoreUnreachable("no answer"))
+    assert scene.settle()
+    assert scene.kept.paths == {"a.pdf", "b.pdf"}
+    scene.kept.renamed = renamed
+    assert not scene.settle()
+    assert scene.kept.paths == {"z.pdf", "b.pdf"}
+    assert scene.kept.read == [b"a", b"b"]
+
+
+def test_a_backlog_does_not_keep_a_rename_waiting(scene: Scene) -> None:
+    path = scene.write("known.pdf")
+    scene.settle()
+    for number in range(9):
+        scene.write(f"{number}.pdf", bytes([number]))
+    scene.watcher.scan()
+    scene.now += 3
+
+    def takes_a_second(name: str) -> None:
+        scene.now += 1
+
+    scene.kept.before_take = takes_a_second
+    scene.actions()
+    assert scene.watcher.scan()
+    path.rename(scene.folder / "moved.pdf")
+    assert scene.watcher.scan()
+    assert scene.actions() == ["take 0.pdf", "rename moved.pdf", "take 1.pdf"]
+    while scene.watcher.scan():
+        pass
+    assert len(scene.kept.known) == 10
 
 
 @pytest.mark.parametrize(
@@ -388,6 +638,14 @@ def test_any_name_the_system_allows_is_taken_and_renamed(scene: Scene, name: str
     assert scene.kept.read == [b"x"]
 
 
+def test_a_name_cannot_write_lines_of_its_own_into_the_log(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.write("a\nCRITICAL all is lost.pdf", b"")
+    scene.settle()
+    assert "a\\nCRITICAL all is lost.pdf is left out" in caplog.text
+
+
 def test_sub_folders_become_collections_if_asked(tmp_path: Path) -> None:
     scene = Scene(tmp_path / "inbox", by_folder=True)
     for name in ("top.pdf", "birds/crane.pdf", "birds/deep/heron.pdf", "Verträge 2024/x.pdf"):
@@ -401,6 +659,20 @@ def test_sub_folders_become_collections_if_asked(tmp_path: Path) -> None:
     (scene.folder / "birds" / "crane.pdf").rename(scene.folder / "crane.pdf")
     scene.settle(100)
     assert {c for c, path in scene.kept.known if path.endswith("crane.pdf")} == {"c"}
+
+
+def test_asking_for_sub_folders_later_reads_each_file_once_more(tmp_path: Path) -> None:
+    scene = Scene(tmp_path / "inbox")
+    scene.write("birds/crane.pdf")
+    scene.settle()
+    scene.settings = WatchSettings(by_folder=True)
+    scene.watcher = scene.new_watcher()
+    for _ in range(5):
+        scene.settle(10)
+    assert {collection for collection, _ in scene.kept.known} == {"c", "birds"}
+    assert len(scene.kept.read) == 2
+    scene.settle(60)
+    assert {collection for collection, _ in scene.kept.known} == {"birds"}
 
 
 @pytest.mark.parametrize("name", ["birds", "Q1 Reports", "日本", "..", "a" * 200, "ß/".strip("/")])
@@ -512,7 +784,9 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_watched_folder_is_followed(running: tuple[Path, Kept]) -> None:
+def test_a_watched_folder_is_followed(
+    running: tuple[Path, Kept], caplog: pytest.LogCaptureFixture
+) -> None:
     folder, kept = running
     (folder / "a.pdf").write_bytes(b"a")
     until(lambda: kept.paths == {"a.pdf"})
@@ -522,10 +796,163 @@ def test_a_watched_folder_is_followed(running: tuple[Path, Kept]) -> None:
     until(lambda: kept.paths == set())
     # The folder itself goes and comes back.
     folder.rmdir()
-    time.sleep(0.5)
+    until(lambda: "its documents stay until it is back" in caplog.text)
     folder.mkdir()
     (folder / "c.pdf").write_bytes(b"c")
     until(lambda: kept.paths == {"c.pdf"})
+
+
+def test_a_folder_replaced_between_two_looks_is_followed(running: tuple[Path, Kept]) -> None:
+    folder, kept = running
+    (folder / "a.pdf").write_bytes(b"a")
+    until(lambda: kept.paths == {"a.pdf"})
+    shutil.rmtree(folder)
+    folder.mkdir()
+    until(lambda: kept.paths == set())
+    (folder / "b.pdf").write_bytes(b"b")
+    until(lambda: kept.paths == {"b.pdf"})
+    folder.rename(folder.parent / "away")
+    folder.mkdir()
+    until(lambda: kept.paths == set())
+    (folder / "c.pdf").write_bytes(b"c")
+    until(lambda: kept.paths == {"c.pdf"})
+
+
+def test_names_that_are_no_utf8_do_not_end_the_watching(running: tuple[Path, Kept]) -> None:
+    folder, kept = running
+    for number in range(3):
+        name = b"caf\xe9 %d.pdf" % number
+        Path(folder, os.fsdecode(name)).write_bytes(name)
+        until(lambda name=name: name in kept.read)
+    (folder / "plain.pdf").write_bytes(b"plain")
+    until(lambda: b"plain" in kept.read)
+
+
+def test_a_registry_that_is_away_is_told_once_and_asked_again(
+    running: tuple[Path, Kept], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, kept = running
+    asked = 0
+
+    def away() -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreUnreachable("no answer")
+
+    kept.after_look = away
+    (folder / "a.pdf").write_bytes(b"a")
+    until(lambda: asked >= 3)
+    assert caplog.text.count("folders are looked at again later: no answer") == 1
+    kept.after_look = lambda: None
+    until(lambda: kept.paths == {"a.pdf"})
+
+
+def test_a_watcher_that_only_waits_does_not_look(tmp_path: Path) -> None:
+    folder, kept = tmp_path / "inbox", Kept()
+    folder.mkdir()
+    for name in ("a.pdf", "b.pdf"):
+        (folder / name).write_bytes(b"x")
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+
+    kept.after_look = count
+    kept.before_take = lambda name: raising(StoreUnreachable("away"))() if name == "b.pdf" else None
+    settings = WatchSettings(settle_seconds=0, grace_seconds=30)
+    watcher = Watcher([folder], registry=kept, collection="c", settings=settings)
+    thread = threading.Thread(target=watcher.forever)
+    thread.start()
+    until(lambda: kept.paths == {"a.pdf"})
+    (folder / "a.pdf").unlink()
+    until(lambda: all(source.missing_since for source in kept.known.values()))
+    # One look for the start, one or two for the event, those for b.pdf after 1, 2 and 4 seconds.
+    thread.join(4)
+    watcher.stop()
+    thread.join(10)
+    assert looks <= 6
+
+
+WATCH = """
+import os, sys
+from pathlib import Path
+from ingest.watch import Watcher
+from pageglass.settings import WatchSettings
+from tests.test_watch import Kept
+
+class Telling(Kept):
+    def take(self, file, *, path, **rest):
+        print("took", Path(path).name, flush=True)
+        return super().take(file, path=path, **rest)
+
+for limit in sys.argv[2:]:
+    name, _, value = limit.partition("=")
+    Path("/proc/sys/user", name).write_text(value)
+settings = WatchSettings(settle_seconds=0, poll_seconds=0.1)
+Watcher([Path(sys.argv[1])], registry=Telling(), collection="c", settings=settings).forever()
+"""
+
+
+@contextmanager
+def watching(folder: Path, *limits: str) -> Generator[subprocess.Popen[str]]:
+    """A watcher in a process of its own; ``limits`` of inotify hold for nobody else."""
+    command = [sys.executable, "-c", WATCH, str(folder), *limits]
+    if limits:
+        command = ["unshare", "--user", "--map-root-user", *command]
+    with subprocess.Popen(
+        command,
+        cwd=Path(__file__).parent.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        too_long = threading.Timer(30, process.kill)
+        too_long.start()
+        try:
+            yield process
+        finally:
+            too_long.cancel()
+            process.kill()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def may_unshare() -> bool:
+    tool = shutil.which("unshare")
+    command = [tool or "", "--user", "--map-root-user", "true"]
+    return (
+        tool is not None
+        and not subprocess.run(command, capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.skipif(not may_unshare(), reason="needs a user namespace to lower the limits in")
+@pytest.mark.parametrize("limit", ["max_inotify_watches=2", "max_inotify_instances=0"])
+def test_where_inotify_has_no_room_the_folder_is_polled(tmp_path: Path, limit: str) -> None:
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+    (tmp_path / "a.pdf").write_bytes(b"a")
+    with watching(tmp_path, limit) as process:
+        assert line(process) == "took a.pdf"
+        (tmp_path / "4" / "b.pdf").write_bytes(b"b")
+        assert line(process) == "took b.pdf"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+        assert errors.count("no events: folders are looked at every 0.1 s") == 1
+
+
+def test_an_interrupt_ends_the_watching(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"a")
+    with watching(tmp_path) as process:
+        assert line(process) == "took a.pdf"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode
+        assert "KeyboardInterrupt" in errors
 
 
 def test_files_are_listed_by_the_same_rules(tmp_path: Path) -> None:
