@@ -7,7 +7,7 @@ DEMO := .demo
 PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve-demo test lint types imports bench eval crash folder scale samples check-size clean
+.PHONY: help demo serve-demo test lint types imports bench eval crash isolation folder scale samples check-size clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ eval: $(TEST)/.ready ## Measure page recall on the sample questions
 
 crash: $(TEST)/.ready ## Kill indexing a hundred times, fill the disk, and compare with an undisturbed run
 	@$(TEST)/bin/python -m evals.crash
+
+isolation: $(TEST)/.ready ## Print what it costs to open files in a process of their own
+	@$(TEST)/bin/python -m evals.isolation
 
 folder: $(TEST)/.ready ## Print figures of watched folders and workers as JSON
 	@$(TEST)/bin/python -m evals.folder

@@ -376,7 +376,7 @@ def status(
         if follow:
             _follow(onlooker)
             return
-        held = onlooker.status()
+        held, left = onlooker.status(), onlooker.seconds_left()
         documents = onlooker.documents(collection=collection)
         server = getattr(onlooker, "address", None)
     if as_json:
@@ -385,9 +385,16 @@ def status(
         from api.schemas import DocumentModel
 
         listed = [DocumentModel.of(one).model_dump(mode="json") for one in documents]
-        printing.print_json({"status": asdict(held), "server": server, "documents": listed})
+        printing.print_json(
+            {
+                "status": asdict(held),
+                "seconds_left": left,
+                "server": server,
+                "documents": listed,
+            }
+        )
     else:
-        printing.print_status(held, documents, server)
+        printing.print_status(held, documents, server, left)
 
 
 @app.command(short_help="Show the work under way, and what failed.")
@@ -717,6 +724,7 @@ def serve(
                 f"Pageglass listens at {address} (Ctrl-C ends it)"
             ),
             progress=_say_what_became,
+            told=_say_what_was_done,
         )
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)

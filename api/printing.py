@@ -142,15 +142,18 @@ def print_cost(estimate: Estimate) -> None:
     typer.echo(f"{page.formula}\n{page.source}")
 
 
-def print_status(status: Status, documents: Sequence[Document], server: str | None) -> None:
-    """Totals, then every document with its id."""
+def print_status(
+    status: Status, documents: Sequence[Document], server: str | None, left: float | None
+) -> None:
+    """Totals, then every document with its id; ``left`` are the seconds until all is indexed."""
     states = ", ".join(f"{count} {state}" for state, count in sorted(status.documents.items()))
     where = f" (through the server at {server})" if server else ""
     typer.echo(f"data folder  {one_line(status.data_dir)}{where}")
     typer.echo(f"profile      {status.profile}")
     typer.echo(f"documents    {states or 'none: `pageglass ingest PATH` adds some'}")
     if live := status.jobs.get("queued", 0) + status.jobs.get("running", 0):
-        typer.echo(f"in work      {live} (`pageglass jobs` shows them)")
+        pace = f", about {duration(left)} left" if left else ""
+        typer.echo(f"in work      {live}{pace} (`pageglass jobs` shows them)")
     if dead := status.jobs.get("dead"):
         typer.echo(f"given up     {dead} (`pageglass jobs --state dead` says why)")
     if status.held:

@@ -104,9 +104,7 @@ class Services:
             self.jobs = Jobs(database, settings.ingest)
             minilm = MiniLM(threads=settings.threads)
             models = chosen_models(settings)
-            checkpoints = Checkpoints(
-                lock=folder / "models.json", fetch="never" if settings.models.offline else "missing"
-            )
+            checkpoints = Checkpoints.of(settings)
             profile = load_profile(settings, minilm, checkpoints)
             self._profile = profile
             indexes: dict[str, Index] = {}
@@ -296,7 +294,7 @@ class Services:
         collection: str = DEFAULT_COLLECTION,
         progress: Progress | None = None,
     ) -> Iterator[FileReport]:
-        """Index files, and the PDF files in folders, here and now; one report a file.
+        """Index files, and those in folders, here and now; one report a file.
 
         Without paths, whatever is queued already.
         """

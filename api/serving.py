@@ -10,6 +10,7 @@ import uvicorn
 
 from api.app import create_app
 from api.services import Services
+from ingest.watch import PlannedAction
 from pageglass.errors import SettingsError
 from pageglass.settings import Settings
 from pageglass.types import Document
@@ -43,12 +44,13 @@ def serve(
     folders: Sequence[Path] = (),
     listening: Callable[[str], None],
     progress: Callable[[Document], None],
+    told: Callable[[PlannedAction], None],
 ) -> None:
     """Answer until a signal ends it; ``folders`` are kept indexed meanwhile.
 
     ``listening`` is called with the address once requests are answered, ``progress`` whenever a
-    document moved on. Raises SettingsError where the port cannot be had, FolderInUse where
-    another process owns the data folder.
+    document moved on, ``told`` with what was done about watched files. Raises SettingsError where
+    the port cannot be had, FolderInUse where another process owns the data folder.
     """
     with _listen(settings.server.host, settings.server.port) as listener:
         address = _address(listener)
@@ -64,7 +66,7 @@ def serve(
             )
             services.start_worker(progress=progress)
             if folders:
-                services.watch(folders)
+                services.watch(folders, told=told)
             server = _Server(config, lambda: listening(address), app.state.stopping.set)
             server.run(sockets=[listener])
 

@@ -273,17 +273,6 @@ class Catalog:
                 )
                 self._orphan(db, named)
 
-    def sources(self, collection: str) -> dict[str, str]:
-        """SHA-256 by source, the newest content of each."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT s.source, d.sha256 FROM sources s"
-                " JOIN documents d ON d.id = COALESCE(s.next_document, s.document)"
-                " WHERE s.collection = ?",
-                (collection,),
-            ).fetchall()
-        return {row["source"]: row["sha256"] for row in rows}
-
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""
         with self._lock:

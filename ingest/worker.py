@@ -32,7 +32,7 @@ class Begun:
 class Desk(Protocol):
     """The owner of the data folder as a worker sees it: in this process, or over a pipe."""
 
-    def claim(self, worker: str, *, beside: bool = False) -> Order | None:
+    def claim(self, worker: str, beside: bool = False) -> Order | None:
         """The next job that is due. ``beside``: only if there is enough for every worker, to fill
         up a batch."""
         ...
@@ -74,8 +74,10 @@ class _Open:
 
 
 class Worker:
-    """Works through the queue. Small documents share batches; a document searchable from its first
-    stored page on."""
+    """Works through the queue.
+
+    Small documents share batches; a document is searchable from its first stored batch on.
+    """
 
     def __init__(
         self,

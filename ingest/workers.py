@@ -39,6 +39,8 @@ _LOOK_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _MOST_BY_DEFAULT = 4
+_DESK = ("claim", "begin", "known", "alive", "store", "settle", "leave")
+"""What a worker may ask of the writer: the methods of ingest.worker.Desk."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -240,24 +242,9 @@ class WorkerPool:
             pipe.send(reply)
 
     def _answer(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        writer = self._writer
-        match name:
-            case "claim":
-                return writer.claim(arguments[0], beside=arguments[1])
-            case "begin":
-                return writer.begin(*arguments)
-            case "known":
-                return writer.known(*arguments)
-            case "alive":
-                return writer.alive(*arguments)
-            case "store":
-                return writer.store(*arguments)
-            case "settle":
-                return writer.settle(*arguments)
-            case "leave":
-                return writer.leave(*arguments)
-            case _:
-                raise AssertionError(name)
+        if name not in _DESK:
+            raise AssertionError(name)
+        return getattr(self._writer, name)(*arguments)
 
 
 def _picklable(error: Exception) -> Exception:
@@ -284,7 +271,7 @@ class _RemoteDesk:
         with contextlib.suppress(ConnectionError):
             self._pipe.send(("fail", (failure,)))
 
-    def claim(self, worker: str, *, beside: bool = False) -> Order | None:
+    def claim(self, worker: str, beside: bool = False) -> Order | None:
         return self._ask("claim", worker, beside)
 
     def begin(self, order: Order, pages: int) -> Begun | None:
@@ -323,17 +310,16 @@ def local_pipeline(settings: Settings) -> Pipeline:
     from retrieval.encoders.minilm import MiniLM
     from retrieval.profiles import Checkpoints, load_profile
 
-    # What the models are, the owner has settled; nobody else writes it down.
-    checkpoints = Checkpoints(
-        lock=settings.data_dir / "models.json",
-        fetch="never" if settings.models.offline else "missing",
-    )
-    profile = load_profile(settings, MiniLM(threads=settings.threads), checkpoints)
+    minilm, checkpoints = MiniLM(threads=settings.threads), Checkpoints.of(settings)
+    profile = load_profile(settings, minilm, checkpoints)
     return Pipeline(profile, Ocr(threads=settings.threads), settings.ingest)
 
 
 def _die_with(parent: int) -> None:
-    """Have Linux kill this process when its parent is gone, even in the middle of a page."""
+    """Have Linux kill this process when its parent is gone, even in the middle of a page.
+
+    As in ``_pdf_child.py``, which imports nothing of ours.
+    """
     if sys.platform == "linux":
         import ctypes
 

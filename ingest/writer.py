@@ -31,6 +31,7 @@ from ingest.worker import Begun, Verdict
 from pageglass.errors import (
     DiskFull,
     DocumentError,
+    DocumentNotFound,
     FileChanged,
     LimitExceeded,
     NotADocument,
@@ -275,7 +276,7 @@ class Writer:
 
     # For workers
 
-    def claim(self, worker: str, *, beside: bool = False) -> Order | None:
+    def claim(self, worker: str, beside: bool = False) -> Order | None:
         """The next job that is due; ``beside`` as in Desk."""
         # In one transaction, so that a removal comes before or after.
         with self._database.transaction():
@@ -292,7 +293,7 @@ class Writer:
                 priority=job.priority,
                 careful=job.attempts > 1,
             )
-        self._tell(document)
+        self._tell(id)
         return order
 
     def begin(self, order: Order, pages: int) -> Begun | None:
@@ -343,7 +344,7 @@ class Writer:
                 if any(result.state == "done" for result in encoded.stages):
                     self._jobs.progressed(id)
             self.outage = None
-        self._tell(self._catalog.document(id))
+        self._tell(id)
         return verdict
 
     def settle(self, order: Order, failure: Failure | None) -> None:
@@ -364,8 +365,7 @@ class Writer:
                 if failure is not None:
                     self._give_back(id, failure)
             self._resume_removals()
-        if self._catalog.exists(id):
-            self._tell(self._catalog.document(id))
+        self._tell(id)
 
     def leave(self, order: Order) -> None:
         """The attempt ended early, and does not count."""
@@ -497,9 +497,14 @@ class Writer:
                 " ingest.reserve_mb): free some space, it goes on by itself"
             )
 
-    def _tell(self, document: Document) -> None:
-        if self.progress is not None:
-            self.progress(document)
+    def _tell(self, id: str) -> None:
+        if self.progress is None:
+            return
+        try:
+            document = self._catalog.document(id)
+        except DocumentNotFound:
+            return  # Removed meanwhile: there is nothing to tell.
+        self.progress(document)
 
 
 def _remark(failed: Sequence[StageResult], pages: int) -> str | None:

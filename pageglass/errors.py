@@ -12,7 +12,7 @@
     │   ├── NotInProfile        it needs a model that the profile in use does not have
     │   └── SettingsError       an unknown or impossible setting
     ├── DocumentError           this file cannot become pages; trying again will not help
-    │   ├── NotADocument        not a PDF, empty, or damaged beyond repair
+    │   ├── NotADocument        empty, damaged beyond repair, or not what it claims to be
     │   ├── EncryptedDocument   needs a password
     │   ├── FormatUnsupported   of a kind that this installation cannot make pages of
     │   └── LimitExceeded       larger, longer or slower than a limit allows
@@ -120,7 +120,7 @@ class DocumentError(PageglassError):
 
 
 class NotADocument(DocumentError):
-    """Not a PDF, empty, or damaged beyond repair."""
+    """Empty, damaged beyond repair, or not what it claims to be."""
 
     code = "not-a-document"
 

@@ -32,7 +32,7 @@ class _Section(BaseModel):
 
 
 class LimitSettings(_Section):
-    """What one PDF may cost its child process."""
+    """What one file may cost the process that opens it."""
 
     file_mb: int = Field(default=1024, ge=1, description="Largest file taken in, in MB.")
     pages: int = Field(default=10_000, ge=1, description="Most pages in a document.")
@@ -44,7 +44,7 @@ class LimitSettings(_Section):
     memory_mb: int = Field(
         default=2048,
         ge=256,
-        description="Memory a PDF may take in the process that opens it, in MB.",
+        description="Memory a file may take in the process that opens it, in MB.",
     )
     page_seconds: float = Field(
         default=60.0,

@@ -116,6 +116,12 @@ class Checkpoints:
         self._lock = lock
         self._fetch: Fetch = fetch
 
+    @classmethod
+    def of(cls, settings: Settings) -> Checkpoints:
+        """Those of the settings' data folder, fetched where that is allowed."""
+        fetch: Fetch = "never" if settings.models.offline else "missing"
+        return cls(lock=settings.data_dir / "models.json", fetch=fetch)
+
     def find(self, name: str) -> Checkpoint:
         """The checkpoint of a hub name, name@revision or folder; ModelError."""
         locked = self._locked()

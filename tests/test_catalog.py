@@ -199,7 +199,14 @@ class CatalogMachine(RuleBasedStateMachine):
     def put(self, source: str, sha: str) -> None:
         for id, _ in self.catalog.removing():
             self.catalog.delete(id)
-        enqueued = self.catalog.enqueue(collection="c", sha256=sha, source=source, name=source)
+        enqueued = self.catalog.enqueue(
+            collection="c",
+            sha256=sha,
+            source=source,
+            name=source,
+            folder="f",
+            state=FileState(1, 2, 3, 4),
+        )
         if enqueued.new:
             self.jobs.add(enqueued.document.id, FOLDER)
         self.contents[source] = sha
@@ -247,7 +254,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_job_is_lost(self) -> None:
-        assert self.catalog.sources("c") == self.contents
+        assert {s.path: s.sha256 for s in self.catalog.watched("f")} == self.contents
         kept = {document.id for document in self.catalog.documents()}
         assert {document_id("c", sha) for sha in self.contents.values()} <= kept
         for document in self.catalog.documents():

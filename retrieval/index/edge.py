@@ -157,30 +157,29 @@ class EdgeIndex:
 
     def points(self, batch: int = 64) -> Iterator[list[PagePoint]]:
         """Every point with its vectors, a batch at a time, each once."""
-        edge = _edge()
-        offset = None
-        while True:
-            records, offset = self._shard.scroll(
-                edge.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=True)
-            )
-            if records:
-                yield [
-                    PagePoint(_ref(of.payload), of.payload["collection"], self._vectors(of))
-                    for of in records
-                ]
-            if offset is None:
-                return
+        for records in self._scroll(batch, with_vector=True):
+            yield [
+                PagePoint(_ref(of.payload), of.payload["collection"], self._vectors(of))
+                for of in records
+            ]
 
     def refs(self, batch: int = 1000) -> Iterator[tuple[str, PageRef]]:
         """Every point's tenant and page, without its vectors."""
+        for records in self._scroll(batch, with_vector=False):
+            for of in records:
+                yield of.payload["collection"], _ref(of.payload)
+
+    def _scroll(self, batch: int, *, with_vector: bool) -> Iterator[list[Any]]:
         edge = _edge()
         offset = None
         while True:
             records, offset = self._shard.scroll(
-                edge.ScrollRequest(offset=offset, limit=batch, with_payload=True, with_vector=False)
+                edge.ScrollRequest(
+                    offset=offset, limit=batch, with_payload=True, with_vector=with_vector
+                )
             )
-            for of in records:
-                yield of.payload["collection"], _ref(of.payload)
+            if records:
+                yield records
             if offset is None:
                 return
 

@@ -195,30 +195,23 @@ class ServerIndex:
 
     def points(self, batch: int = 64) -> Iterator[list[PagePoint]]:
         """Every point with its vectors, a batch at a time, each once."""
-        offset = None
-        while True:
-            records, offset = self._ask(
-                self._client.scroll,
-                self.name,
-                limit=batch,
-                offset=offset,
-                with_payload=True,
-                with_vectors=True,
-            )
-            if records:
-                yield [
-                    PagePoint(
-                        _ref(record.payload),
-                        (record.payload or {})["collection"],
-                        self._vectors(record),
-                    )
-                    for record in records
-                ]
-            if offset is None:
-                return
+        for records in self._scroll(batch, with_vectors=True):
+            yield [
+                PagePoint(
+                    _ref(record.payload),
+                    (record.payload or {})["collection"],
+                    self._vectors(record),
+                )
+                for record in records
+            ]
 
     def refs(self, batch: int = 1000) -> Iterator[tuple[str, PageRef]]:
         """Every point's tenant and page, without its vectors."""
+        for records in self._scroll(batch, with_vectors=False):
+            for record in records:
+                yield (record.payload or {})["collection"], _ref(record.payload)
+
+    def _scroll(self, batch: int, *, with_vectors: bool) -> Iterator[list[models.Record]]:
         offset = None
         while True:
             records, offset = self._ask(
@@ -227,10 +220,10 @@ class ServerIndex:
                 limit=batch,
                 offset=offset,
                 with_payload=True,
-                with_vectors=False,
+                with_vectors=with_vectors,
             )
-            for record in records:
-                yield (record.payload or {})["collection"], _ref(record.payload)
+            if records:
+                yield records
             if offset is None:
                 return
 
