@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from api import problems
 from api.middleware import BodyLimits, LocalOnly, RequestIds
 from api.routes import ask, documents, health, jobs, search, sources
-from api.schemas import Problem
 from api.services import Services
 from pageglass import __version__
+from pageglass.wire import Problem
 
 WORKER_THREADS = 16
 """Requests worked on at a time; more wait. Searching is bounded by the cores, not by this."""

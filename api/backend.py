@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pageglass.settings import Settings
-from pageglass.types import DEFAULT_COLLECTION, Answer, Document, Page
+from pageglass.types import (
+    DEFAULT_COLLECTION,
+    Answer,
+    Document,
+    HeldFile,
+    Job,
+    JobState,
+    Page,
+    SearchResult,
+)
 
 if TYPE_CHECKING:
-    from api.looking import HeldFile, Status
+    from api.looking import Status
     from api.services import FileReport, Progress
     from ingest.backup import BackupReport
     from ingest.check import Finding
-    from ingest.jobs import Job, JobState
-    from retrieval.search import SearchResult
 
 
 class Backend(Protocol):

@@ -24,12 +24,10 @@ from pageglass.types import DEFAULT_COLLECTION, Document
 if TYPE_CHECKING:
     from api.backend import Backend, Onlooker
     from api.services import FileReport
-    from ingest.jobs import JobState
     from ingest.sources import SourceRegistry
     from ingest.watch import PlannedAction
     from pageglass.settings import Settings
-    from pageglass.types import Answer
-    from retrieval.search import SearchResult
+    from pageglass.types import Answer, JobState, SearchResult
 
 STOPPED = "stopped; run the same command again to go on"
 
@@ -285,7 +283,7 @@ def ask(
         )
         saved = _save_pages(backend, answer, save_pages) if save_pages is not None else []
     if as_json:
-        from api.schemas import AnswerModel
+        from pageglass.wire import AnswerModel
 
         body = AnswerModel.of(answer).model_dump(mode="json", exclude_none=True)
         if save_pages is not None:
@@ -340,7 +338,7 @@ def search(
         if save_heatmaps is not None:
             saved = _save_heat_maps(backend, _text(question), found, save_heatmaps)
     if as_json:
-        from api.schemas import SearchResponse
+        from pageglass.wire import SearchResponse
 
         body = SearchResponse.of(found).model_dump(mode="json", exclude_none=True)
         if save_heatmaps is not None:
@@ -382,7 +380,7 @@ def status(
     if as_json:
         from dataclasses import asdict
 
-        from api.schemas import DocumentModel
+        from pageglass.wire import DocumentModel
 
         listed = [DocumentModel.of(one).model_dump(mode="json") for one in documents]
         printing.print_json(
@@ -432,7 +430,7 @@ def jobs(
         found = onlooker.job_list(states, limit=limit)
         counts, left = onlooker.job_counts(), onlooker.seconds_left()
     if as_json:
-        from api.schemas import JobList, JobModel
+        from pageglass.wire import JobList, JobModel
 
         listed = JobList(jobs=[JobModel.of(job) for job in found], counts=counts, seconds_left=left)
         printing.print_json(listed.model_dump(mode="json"))
@@ -533,7 +531,7 @@ def deletions(
     with look(settings) as onlooker:
         held = [h for h in onlooker.held() if below is None or h.path.startswith(f"{below}/")]
     if as_json:
-        from api.schemas import DeletionModel
+        from pageglass.wire import DeletionModel
 
         listed = [DeletionModel.of(one).model_dump(mode="json") for one in held]
         printing.print_json({"deletions": listed})
@@ -1032,7 +1030,6 @@ def _say_what_was_done(action: PlannedAction) -> None:
 
 def _states(wanted: Sequence[str]) -> list[JobState]:
     """Job states by name; UsageError."""
-    from ingest.jobs import JobState
 
     known = get_args(JobState)
     for name in wanted:
@@ -1072,7 +1069,7 @@ def _say_what_became(document: Document) -> None:
 
 
 def _report_json(report: FileReport) -> dict[str, Any]:
-    from api.schemas import DocumentModel
+    from pageglass.wire import DocumentModel
 
     document = report.document
     return {

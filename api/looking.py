@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ingest.catalog import Catalog
 from ingest.database import Database
-from ingest.jobs import Job, Jobs, JobState
+from ingest.jobs import Jobs
 from ingest.sources import Source
 from pageglass.settings import Settings
-from pageglass.types import Document, check_collection_name
+from pageglass.types import Document, HeldFile, Job, JobState, check_collection_name
 
 _LATELY_SECONDS = 60.0
 _LATELY_JOBS = 100
@@ -37,18 +37,6 @@ class Status:
     collections: dict[str, int]
     """Indexed pages by collection."""
     disk_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class HeldFile:
-    """A file of a watched folder that is gone, whose document waits for a person's word.
-
-    ``missing_since`` is in Unix seconds.
-    """
-
-    collection: str
-    path: str
-    missing_since: float | None
 
 
 def read_status(

@@ -17,8 +17,7 @@ import typer
 if TYPE_CHECKING:
     from api.looking import Status
     from api.services import FileReport
-    from ingest.jobs import Job
-    from pageglass.types import Answer, Document, Hit
+    from pageglass.types import Answer, Document, Hit, Job
     from retrieval.costs import Estimate
 
 _MAX_QUOTE = 300

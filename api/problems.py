@@ -13,8 +13,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from api.schemas import InvalidField, Problem
 from pageglass.errors import PageglassError, UsageError
+from pageglass.wire import InvalidField, Problem
 
 _log = logging.getLogger(__name__)
 

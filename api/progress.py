@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from api.printing import duration, job_line, one_line
-from pageglass.types import Document
+from pageglass.types import Document, Job
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from api.backend import Onlooker
-    from ingest.jobs import Job
 
 _LINE_SECONDS = 5.0
 _NAME_WIDTH = 32

@@ -14,13 +14,11 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from api import schemas
-from api.looking import HeldFile
 from api.services import FileReport, Progress, Status
 from ingest.backup import BackupReport
 from ingest.check import Finding
-from ingest.jobs import Job, JobState
 from ingest.watch import files_in
+from pageglass import wire
 from pageglass.errors import (
     DocumentError,
     DocumentNotFound,
@@ -33,10 +31,13 @@ from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
     Document,
+    HeldFile,
+    Job,
+    JobState,
     Page,
+    SearchResult,
     check_collection_name,
 )
-from retrieval.search import SearchResult
 
 # Answering may take minutes on a busy machine; connecting to it may not.
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
@@ -82,14 +83,14 @@ class RemoteServices:
         top_k: int | None = None,
     ) -> SearchResult:
         """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
-        asked = schemas.SearchRequest(
+        asked = wire.SearchRequest(
             question=question,
             image=image,
             collection=collection,
             documents=list(documents),
             top_k=top_k,
         )
-        return self.fetch(schemas.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
+        return self.fetch(wire.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
 
     def ask(
         self,
@@ -101,14 +102,14 @@ class RemoteServices:
         top_k: int | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""
-        asked = schemas.AskRequest(
+        asked = wire.AskRequest(
             question=question,
             image=image,
             collection=collection,
             documents=list(documents),
             top_k=top_k,
         )
-        return self.fetch(schemas.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
+        return self.fetch(wire.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
 
     # Taking in
 
@@ -148,7 +149,7 @@ class RemoteServices:
     def _upload(self, path: Path, collection: str) -> Document:
         with path.open("rb") as file:
             uploaded = self.fetch(
-                schemas.UploadResponse,
+                wire.UploadResponse,
                 "POST",
                 "/documents",
                 files={"file": (_utf8(path.name), file, "application/octet-stream")},
@@ -182,12 +183,12 @@ class RemoteServices:
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""
         params = {} if collection is None else {"collection": collection}
-        listed = self.fetch(schemas.DocumentList, "GET", "/documents", params=params)
+        listed = self.fetch(wire.DocumentList, "GET", "/documents", params=params)
         return [document.plain() for document in listed.documents]
 
     def document(self, document_id: str) -> Document:
         """One document; DocumentNotFound where there is none."""
-        return self.fetch(schemas.DocumentModel, "GET", _path(document_id)).plain()
+        return self.fetch(wire.DocumentModel, "GET", _path(document_id)).plain()
 
     def remove(self, document_id: str) -> None:
         """Remove every trace of a document; DocumentNotFound."""
@@ -196,7 +197,7 @@ class RemoteServices:
     def page(self, document_id: str, number: int) -> Page:
         """A page by its 1-based number; DocumentNotFound, PageNotFound."""
         return self.fetch(
-            schemas.PageModel,
+            wire.PageModel,
             "GET",
             f"{_path(document_id)}/pages/{number}",
             params={"words": "true"},
@@ -217,7 +218,7 @@ class RemoteServices:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        return Status(**self.fetch(schemas.StatusModel, "GET", "/status").model_dump())
+        return Status(**self.fetch(wire.StatusModel, "GET", "/status").model_dump())
 
     # Jobs
 
@@ -233,40 +234,40 @@ class RemoteServices:
         """Until all is indexed, at the present pace; None where nothing can be said."""
         return self._jobs((), 1).seconds_left
 
-    def _jobs(self, states: Sequence[JobState], limit: int) -> schemas.JobList:
+    def _jobs(self, states: Sequence[JobState], limit: int) -> wire.JobList:
         params = {"state": list(states), "limit": min(limit, 100_000)}
-        return self.fetch(schemas.JobList, "GET", "/jobs", params=params)
+        return self.fetch(wire.JobList, "GET", "/jobs", params=params)
 
     def retry(self, document_id: str) -> Job:
         """Try again what failed, was cancelled or waits. JobNotFound, JobConflict."""
         path = _path(document_id, "/jobs")
-        return self.fetch(schemas.JobModel, "POST", f"{path}/retry").plain()
+        return self.fetch(wire.JobModel, "POST", f"{path}/retry").plain()
 
     def retry_dead(self) -> int:
         """Try every dead letter again; how many there were."""
-        return self.fetch(schemas.Retried, "POST", "/jobs/retry").retried
+        return self.fetch(wire.Retried, "POST", "/jobs/retry").retried
 
     def cancel(self, document_id: str) -> Job:
         """Stop work on a document; its indexed pages stay. JobNotFound, JobConflict."""
         path = _path(document_id, "/jobs")
-        return self.fetch(schemas.JobModel, "POST", f"{path}/cancel").plain()
+        return self.fetch(wire.JobModel, "POST", f"{path}/cancel").plain()
 
     # Keeping in order
 
     def held(self) -> list[HeldFile]:
         """Files that are gone, whose documents wait for a person's word."""
-        listed = self.fetch(schemas.DeletionList, "GET", "/deletions")
+        listed = self.fetch(wire.DeletionList, "GET", "/deletions")
         return [one.plain() for one in listed.deletions]
 
     def settle_held(self, *, remove: bool, folder: str | None = None) -> int:
         """Remove the documents of ``held`` files, or keep them for good; how many there were."""
         verdict = {"remove": remove, "folder": folder}
-        return self.fetch(schemas.Settled, "POST", "/deletions", json=verdict).settled
+        return self.fetch(wire.Settled, "POST", "/deletions", json=verdict).settled
 
     def check(self, *, repair: bool = False, deep: bool = False) -> list[Finding]:
         """Compare catalog, files and collections; with ``repair``, set right what can be."""
         wanted = {"repair": repair, "deep": deep}
-        found = self.fetch(schemas.CheckResponse, "POST", "/check", json=wanted).findings
+        found = self.fetch(wire.CheckResponse, "POST", "/check", json=wanted).findings
         return [Finding(**finding.model_dump()) for finding in found]
 
     def backup(self, target: Path) -> BackupReport:
@@ -279,7 +280,7 @@ class RemoteServices:
             raise UsageError(
                 f"there is something at {target} already: name a folder that is not there"
             )
-        made = self.fetch(schemas.BackupResponse, "POST", "/backups")
+        made = self.fetch(wire.BackupResponse, "POST", "/backups")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(made.folder, target)
@@ -334,7 +335,7 @@ def _path(document_id: str, below: str = "/documents") -> str:
 def _error(response: httpx.Response, address: str) -> PageglassError:
     """The error a problem document stands for; ServerError where it is not one of ours."""
     try:
-        problem = schemas.Problem.model_validate_json(response.content)
+        problem = wire.Problem.model_validate_json(response.content)
     except ValidationError:
         phrase = HTTPStatus(response.status_code).phrase
         return ServerError(f"the server at {address} answered {response.status_code} {phrase}")

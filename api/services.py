@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from api.heat_map import draw_heat_map
-from api.looking import HeldFile, Status, held_files, read_status, seconds_left
+from api.looking import Status, held_files, read_status, seconds_left
 from api.owner import Owner, OwnerLock
 from api.vision import Picture, PictureReader, load_vision_models
 from generate.answer import Answerer
@@ -27,7 +27,7 @@ from ingest.catalog import Catalog
 from ingest.check import Finding, check
 from ingest.database import Database
 from ingest.failures import classify
-from ingest.jobs import Job, Jobs, JobState
+from ingest.jobs import Jobs
 from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
 from ingest.watch import PlannedAction, Watcher, files_in
@@ -40,8 +40,12 @@ from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
     Document,
+    HeldFile,
+    Job,
+    JobState,
     Page,
     PageRef,
+    SearchResult,
     Usage,
     check_collection_name,
 )
@@ -50,7 +54,7 @@ from retrieval.encoders.minilm import MiniLM
 from retrieval.index import CollectionSpec, Index, Scope, open_index
 from retrieval.profiles import Checkpoints, chosen_models, load_profile
 from retrieval.rerank import Reranker
-from retrieval.search import Searcher, SearchResult
+from retrieval.search import Searcher
 from retrieval.vlms.images import PromptImages
 
 _log = logging.getLogger(__name__)
@@ -226,7 +230,7 @@ class Services:
             check_collection_name(collection)
         for id in documents:
             self.catalog.document(id)
-        return Scope(collection, tuple(documents))
+        return Scope((collection,) if collection else None, tuple(documents) or None)
 
     def _picture(self, question: str, image: bytes | None) -> Picture | None:
         """The question's picture, read; the question is checked first, since reading costs."""

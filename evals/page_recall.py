@@ -28,8 +28,7 @@ from evals import metrics
 from evals.cases import Case, read_cases
 from pageglass.errors import PageglassError, StoreError
 from pageglass.settings import load_settings
-from pageglass.types import PageRef
-from retrieval.index import Scope
+from pageglass.types import PageRef, Scope
 
 ScopeName = Literal["document", "collection"]
 Scores = dict[str, float]
@@ -73,7 +72,7 @@ def evaluate(
         reranked = searcher.rerank(case.question, hits) if searcher.reranks else None
         answered = None
         if answers:
-            answer = services.ask(case.question, documents=within.documents)
+            answer = services.ask(case.question, documents=within.documents or ())
             # An answer that nothing supports is an answer all the same.
             answered = answer.status != "not_found"
         outcomes.append(

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ingest.database import Database
 from ingest.sources import FileState, Source
 from pageglass.errors import DocumentNotFound, PageNotFound, StoreError
-from pageglass.types import Box, Document, NamedPages, Page, PageRef, Word, document_id
+from pageglass.types import Box, Document, NamedPages, Page, PageRef, Scope, Word, document_id
 
 _UNNAMED = (
     "SELECT id FROM documents d WHERE state != 'removing'"
@@ -420,15 +420,13 @@ class Catalog:
             ).fetchall()
         return [(row["page_index"], row["image"]) for row in rows]
 
-    def named_pages(
-        self, named: NamedPages, *, collection: str | None, documents: Sequence[str]
-    ) -> list[PageRef]:
-        """The pages a question names, within a collection or some documents: those that carry the
+    def named_pages(self, named: NamedPages, scope: Scope) -> list[PageRef]:
+        """The pages a question names, within ``scope``: those that carry the
         number in print first, then those at that position."""
         labels = [str(number) for number in named.numbers]
         forward = [n - 1 for n in (*named.numbers, *named.positions) if n > 0]
         backward = [n for n in named.positions if n < 0]
-        scope = {"collection": collection, "documents": json.dumps(list(documents))}
+        within = {"collections": _json(scope.collections), "documents": _json(scope.documents)}
         found: dict[PageRef, None] = {}
         for wanted, condition in (
             (labels, "p.label IN (SELECT value FROM json_each(:wanted))"),
@@ -442,10 +440,11 @@ class Catalog:
                     "SELECT p.document, p.page_index FROM pages p"  # noqa: S608  (constants)
                     f" JOIN documents d ON d.id = p.document WHERE {condition}"
                     " AND d.state != 'removing'"
-                    " AND (:collection IS NULL OR d.collection = :collection)"
-                    " AND (:documents = '[]'"
+                    " AND (:collections IS NULL"
+                    "  OR d.collection IN (SELECT value FROM json_each(:collections)))"
+                    " AND (:documents IS NULL"
                     "  OR d.id IN (SELECT value FROM json_each(:documents)))",
-                    {**scope, "wanted": json.dumps(wanted)},
+                    {**within, "wanted": json.dumps(wanted)},
                 ).fetchall()
             found |= dict.fromkeys(PageRef(row["document"], row["page_index"]) for row in rows)
         return list(found)
@@ -649,6 +648,10 @@ class Catalog:
             reason=row["reason"],
             added_at=row["added_at"],
         )
+
+
+def _json(values: Sequence[str] | None) -> str | None:
+    return None if values is None else json.dumps(list(values))
 
 
 def _pack_state(state: FileState | None) -> str | None:

@@ -11,15 +11,12 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from ingest.database import Database
 from ingest.failures import Failure
 from pageglass.errors import JobConflict, JobNotFound
 from pageglass.settings import IngestSettings
-
-JobState = Literal["queued", "running", "done", "dead", "cancelled"]
+from pageglass.types import Job, JobState
 
 PERSON = 10
 """The priority of what somebody waits for."""
@@ -28,38 +25,6 @@ FOLDER = 0
 
 _LONGEST_BACKOFF = 3600.0
 _CANCELLED = "cancelled: `pageglass retry` goes on with it"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The work on one document; the document's id is the job's.
-
-    ``pages`` is 0 until the document was opened. Times are Unix seconds; ``run_after`` is when the
-    next attempt is due. ``pages_per_second`` is this attempt's, None before its first page.
-    """
-
-    document_id: str
-    collection: str
-    name: str
-    state: JobState
-    priority: int
-    attempts: int
-    pages: int
-    pages_done: int
-    reason: str | None
-    run_after: float
-    queued_at: float
-    started_at: float | None
-    ended_at: float | None
-    worker: str | None
-    pages_per_second: float | None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until the last page at this pace; None where nothing can be said."""
-        if self.state != "running" or not self.pages_per_second:
-            return None
-        return max(0, self.pages - self.pages_done) / self.pages_per_second
 
 
 class Jobs:

@@ -1,4 +1,4 @@
-"""Documents, pages, hits, citations and answers: what the parts hand to each other."""
+"""Documents, pages, hits, citations, answers and jobs: what the parts hand to each other."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ TextSource = Literal["layer", "ocr", "none"]
 
 DocumentState = Literal["queued", "indexing", "indexed", "failed"]
 AnswerStatus = Literal["answered", "unverified", "not_found"]
+JobState = Literal["queued", "running", "done", "dead", "cancelled"]
 
 DEFAULT_COLLECTION = "default"
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -180,6 +181,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Ranked pages and how long each step took, in milliseconds.
+
+    ``usage`` is what models looked at on the way, ``notes`` say what did not go as asked,
+    ``transcription`` is what was read from the question's picture.
+    """
+
+    hits: tuple[Hit, ...]
+    timings_ms: dict[str, float]
+    usage: tuple[Usage, ...] = ()
+    notes: tuple[str, ...] = ()
+    transcription: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer and what it rests on. ``extractive`` answers only repeat words of the pages.
 
@@ -201,6 +217,50 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """The work on one document; the document's id is the job's.
+
+    ``pages`` is 0 until the document was opened. Times are Unix seconds; ``run_after`` is when the
+    next attempt is due. ``pages_per_second`` is this attempt's, None before its first page.
+    """
+
+    document_id: str
+    collection: str
+    name: str
+    state: JobState
+    priority: int
+    attempts: int
+    pages: int
+    pages_done: int
+    reason: str | None
+    run_after: float
+    queued_at: float
+    started_at: float | None
+    ended_at: float | None
+    worker: str | None
+    pages_per_second: float | None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last page at this pace; None where nothing can be said."""
+        if self.state != "running" or not self.pages_per_second:
+            return None
+        return max(0, self.pages - self.pages_done) / self.pages_per_second
+
+
+@dataclass(frozen=True, slots=True)
+class HeldFile:
+    """A file of a watched folder that is gone, whose document waits for a person's word.
+
+    ``missing_since`` is in Unix seconds.
+    """
+
+    collection: str
+    path: str
+    missing_since: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class NamedPages:
     """Pages a question names: ``numbers`` as printed or counted, ``positions`` from 1, or from -1
     for the last page."""
@@ -210,6 +270,20 @@ class NamedPages:
 
     def __bool__(self) -> bool:
         return bool(self.numbers or self.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which pages a search may return: of some collections (tenants), of some documents. None
+    means all, an empty tuple none."""
+
+    collections: tuple[str, ...] | None = None
+    documents: tuple[str, ...] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing can be in it."""
+        return self.collections == () or self.documents == ()
 
 
 class PageStore(Protocol):
@@ -222,9 +296,7 @@ class PageStore(Protocol):
         """The pages that exist among ``refs``."""
         ...
 
-    def named_pages(
-        self, named: NamedPages, *, collection: str | None, documents: Sequence[str]
-    ) -> list[PageRef]:
+    def named_pages(self, named: NamedPages, scope: Scope) -> list[PageRef]:
         """The pages a question names: by printed number first, then by position."""
         ...
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pageglass.errors import QuestionError
 from pageglass.settings import SearchSettings
-from pageglass.types import Hit, PageRef, PageStore, RetrieverRank, Usage, Why
+from pageglass.types import Hit, PageRef, PageStore, RetrieverRank, SearchResult, Why
 from retrieval.duplicates import group_duplicates
 from retrieval.encoders import Encoder, ImageEncoder, Vectors
 from retrieval.fusion import reciprocal_rank_fusion, score_fusion
@@ -26,21 +26,6 @@ if TYPE_CHECKING:
 _DUPLICATE_DEPTH = 4
 
 Ranking = list[tuple[PageRef, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Ranked pages and how long each step took, in milliseconds.
-
-    ``usage`` is what models looked at on the way, ``notes`` say what did not go as asked,
-    ``transcription`` is what was read from the question's picture.
-    """
-
-    hits: tuple[Hit, ...]
-    timings_ms: dict[str, float]
-    usage: tuple[Usage, ...] = ()
-    notes: tuple[str, ...] = ()
-    transcription: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +154,7 @@ class Searcher:
                     )
         if named := named_pages(encoded.text):
             fused = dict(self._fused(rankings))
-            pages = self._pages.named_pages(
-                named, collection=scope.collection, documents=scope.documents
-            )
+            pages = self._pages.named_pages(named, scope)
             pages.sort(key=lambda ref: -fused.get(ref, 0))
             # Named is named: where scores are fused, the last of them must not count as nothing.
             rankings[PAGE_NUMBER] = [(ref, 1.0) for ref in pages[:limit]]

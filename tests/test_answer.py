@@ -14,7 +14,7 @@ from generate.models import Asked, BrokenReply, Draft, OnText, ShownPage
 from generate.models.extractive import Evidence, ExtractiveModel, support_of
 from pageglass.errors import MissingExtra, ModelError, ModelServerError, OutOfMemory
 from pageglass.settings import AnswerSettings
-from pageglass.types import Answer, Citation, Hit, NamedPages, Page, PageRef, Why
+from pageglass.types import Answer, Citation, Hit, NamedPages, Page, PageRef, Scope, Why
 from retrieval.encoders.minilm import MiniLM
 from tests.tiny import page
 
@@ -40,9 +40,7 @@ class Pages:
     def document_names(self, ids: Sequence[str]) -> dict[str, str]:
         return {id: f"{id}.pdf" for id in ids}
 
-    def named_pages(
-        self, named: NamedPages, *, collection: str | None, documents: Sequence[str]
-    ) -> list[PageRef]:
+    def named_pages(self, named: NamedPages, scope: Scope) -> list[PageRef]:
         return []
 
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from api.app import create_app
-from api.boxes import format_boxes, parse_boxes
 from api.highlight import highlight, pixel_box
 from api.services import Services
+from pageglass.boxes import format_boxes, parse_boxes
 from pageglass.settings import Settings, load_settings
 from pageglass.types import Box
 from tests.tiny import pdf

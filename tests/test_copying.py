@@ -91,7 +91,7 @@ def test_a_copy_holds_the_same_vectors_and_gives_the_same_scores(
     assert content(memory) == content(edge)
     for name, vector in page(100).items():
         one, other = (
-            index.query(name, vector, limit=40, scope=Scope("c1")) for index in (edge, memory)
+            index.query(name, vector, limit=40, scope=Scope(("c1",))) for index in (edge, memory)
         )
         assert [ref for ref, _ in one] == [ref for ref, _ in other]
         assert [score for _, score in one] == pytest.approx([s for _, s in other], rel=1e-5)

@@ -237,7 +237,7 @@ def test_the_scope_holds_in_every_stage(index: Index) -> None:
     index.upsert([point("other", i, best, "elsewhere") for i in range(5)])
     index.upsert([point("mine", 0, {**good, "tokens": np.full((1, 4), 1.0)})])
     question = np.array([1.0, 0, 0, 0])
-    for scope in (Scope("c"), Scope(None, ("mine",)), Scope("c", ("mine",))):
+    for scope in (Scope(("c",)), Scope(None, ("mine",)), Scope(("c",), ("mine",))):
         found = index.query(
             "tokens",
             np.full((1, 4), 1.0),
@@ -247,9 +247,9 @@ def test_the_scope_holds_in_every_stage(index: Index) -> None:
             prefetch=Prefetch([("dense", question)], limit=1),
         )
         assert refs(found) == [PageRef("mine", 0)]
-    assert index.query("dense", question, limit=5, scope=Scope("c", ("other",))) == []
-    assert index.count(Scope("elsewhere")) == 5
-    assert index.count(Scope("c", ("other",))) == 0
+    assert index.query("dense", question, limit=5, scope=Scope(("c",), ("other",))) == []
+    assert index.count(Scope(("elsewhere",))) == 5
+    assert index.count(Scope(("c",), ("other",))) == 0
 
 
 def test_two_stages_return_only_prefetched_pages_in_exact_order(index: Index) -> None:
@@ -421,7 +421,7 @@ def test_the_embedded_engine_and_the_client_s_own_agree(tmp_path: Path) -> None:
     question = vectors()
     first = Prefetch([("dense", question["dense"]), ("sparse", question["sparse"])], limit=7)
     for name in spec.vectors:
-        for scope in (EVERYTHING, Scope("c0"), Scope(None, ("document 2",))):
+        for scope in (EVERYTHING, Scope(("c0",)), Scope(None, ("document 2",))):
             for prefetch in (None, first):
                 one, other = (
                     index.query(name, question[name], limit=25, scope=scope, prefetch=prefetch)

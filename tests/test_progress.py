@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.progress import JobMoves
-from ingest.jobs import Job
+from pageglass.types import Job
 
 QUEUED = Job(
     document_id="a",

@@ -33,9 +33,8 @@ from pageglass.errors import (
 )
 from pageglass.profiles import PROFILES
 from pageglass.settings import Settings, load_settings
-from pageglass.types import PageRef
+from pageglass.types import PageRef, Scope
 from retrieval.encoders import ImageEncoder
-from retrieval.index import Scope
 from retrieval.profiles import chosen_models
 from retrieval.similarity import maxsim
 from tests import tiny_text, tiny_visual, tiny_vlm

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from api.schemas import AnswerModel
 from generate.answer import Answerer
 from generate.models import Asked, BrokenReply
 from generate.models.extractive import ExtractiveModel
@@ -21,6 +20,7 @@ from generate.models.vlm import VlmAnsweringModel, _AnswerStream, read_reply, tr
 from pageglass.images import ImageStore
 from pageglass.settings import AnswerSettings
 from pageglass.types import Answer, Page, PageRef
+from pageglass.wire import AnswerModel
 from retrieval.encoders.minilm import MiniLM
 from retrieval.vlms.images import PromptImages, prompt_image
 from retrieval.vlms.openai import OpenAIVlm

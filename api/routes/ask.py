@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.routes import OpenServices, RequestId
-from api.schemas import AnswerModel, AskRequest
+from pageglass.wire import AnswerModel, AskRequest
 
 router = APIRouter(tags=["ask"])
 

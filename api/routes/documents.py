@@ -9,13 +9,13 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from pydantic import AfterValidator
 
-from api.boxes import parse_boxes
 from api.highlight import highlight
 from api.problems import one_line
 from api.routes import DocumentId, OpenServices, PageNumber
-from api.schemas import DocumentList, DocumentModel, PageModel, RefusedFile, UploadResponse
+from pageglass.boxes import parse_boxes
 from pageglass.errors import DocumentError, NotADocument, UsageError
 from pageglass.types import DEFAULT_COLLECTION, check_collection_name
+from pageglass.wire import DocumentList, DocumentModel, PageModel, RefusedFile, UploadResponse
 
 router = APIRouter(tags=["documents"])
 

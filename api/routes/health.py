@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse
 
 from api.routes import OpenServices
-from api.schemas import Health, StatusModel
 from pageglass import __version__
+from pageglass.wire import Health, StatusModel
 
 router = APIRouter(tags=["health"])
 

@@ -14,7 +14,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from api.routes import DocumentId, OpenServices
-from api.schemas import (
+from api.services import Services
+from pageglass.types import JobState
+from pageglass.wire import (
     BackupResponse,
     CheckRequest,
     CheckResponse,
@@ -27,8 +29,6 @@ from api.schemas import (
     Retried,
     Settled,
 )
-from api.services import Services
-from ingest.jobs import JobState
 
 router = APIRouter(tags=["jobs"])
 

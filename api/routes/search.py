@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from api.routes import OpenServices, RequestId
-from api.schemas import SearchRequest, SearchResponse
+from pageglass.wire import SearchRequest, SearchResponse
 
 router = APIRouter(tags=["search"])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pageglass.settings import IndexSettings
-from pageglass.types import PageRef
+from pageglass.types import PageRef, Scope
 from retrieval.encoders import Vector, Vectors
 
 _POINTS = uuid.UUID("6f1c9b0e-6a4f-5c39-9a4e-6a9fd3d1a6b7")
@@ -78,14 +78,6 @@ class PagePoint:
     def id(self) -> str:
         """The point id of the page."""
         return point_id(self.ref)
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Which pages a search may return: of one tenant, of some documents; None means all."""
-
-    collection: str | None = None
-    documents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class EdgeIndex:
         With ``prefetch`` only pages that one of its vectors brings up are scored, exactly; one
         whose vectors are all empty counts as none. An empty ``vector`` finds nothing.
         """
-        if is_empty(vector):
+        if is_empty(vector) or scope.empty:
             return []
         edge = _edge()
         condition = _filter(scope)
@@ -185,6 +185,8 @@ class EdgeIndex:
 
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
+        if scope is not None and scope.empty:
+            return 0
         condition = _filter(scope) if scope else None
         return self._shard.count(_edge().CountRequest(filter=condition, exact=True))
 
@@ -257,14 +259,9 @@ def _config(spec: CollectionSpec) -> Any:
 def _filter(scope: Scope) -> Any:
     edge = _edge()
     conditions: list[Any] = []
-    if scope.collection is not None:
-        conditions.append(
-            edge.FieldCondition("collection", match=edge.MatchValue(scope.collection))
-        )
-    if scope.documents:
-        conditions.append(
-            edge.FieldCondition("document_id", match=edge.MatchAny(list(scope.documents)))
-        )
+    for field, values in (("collection", scope.collections), ("document_id", scope.documents)):
+        if values is not None:
+            conditions.append(edge.FieldCondition(field, match=edge.MatchAny(list(values))))
     return edge.Filter(must=conditions) if conditions else None
 
 

@@ -152,7 +152,7 @@ class ServerIndex:
         With ``prefetch`` only pages that one of its vectors brings up are scored, exactly; one
         whose vectors are all empty counts as none. An empty ``vector`` finds nothing.
         """
-        if is_empty(vector):
+        if is_empty(vector) or scope.empty:
             return []
         models = _models()
         spec, condition = self.spec.vectors[name], _filter(scope)
@@ -229,6 +229,8 @@ class ServerIndex:
 
     def count(self, scope: Scope | None = None) -> int:
         """Points in the collection, or in a part of it."""
+        if scope is not None and scope.empty:
+            return 0
         condition = _filter(scope) if scope else None
         return self._ask(self._client.count, self.name, condition, exact=True).count
 
@@ -539,12 +541,10 @@ def _search_params(spec: VectorSpec, *, exact: bool) -> models.SearchParams:
 def _filter(scope: Scope) -> models.Filter | None:
     models = _models()
     conditions: list[Any] = []
-    if scope.collection is not None:
-        match = models.MatchValue(value=scope.collection)
-        conditions.append(models.FieldCondition(key="collection", match=match))
-    if scope.documents:
-        match = models.MatchAny(any=list(scope.documents))
-        conditions.append(models.FieldCondition(key="document_id", match=match))
+    for field, values in (("collection", scope.collections), ("document_id", scope.documents)):
+        if values is not None:
+            match = models.MatchAny(any=list(values))
+            conditions.append(models.FieldCondition(key=field, match=match))
     return models.Filter(must=conditions) if conditions else None
 
 

@@ -21,21 +21,22 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from api.boxes import format_boxes
-from api.looking import HeldFile
-from ingest.jobs import Job, JobState
 from pageglass import types
+from pageglass.boxes import format_boxes
 from pageglass.types import (
     AnswerStatus,
     Box,
     DocumentState,
+    HeldFile,
+    Job,
+    JobState,
     PageRef,
     RetrieverRank,
+    SearchResult,
     TextSource,
     Why,
     Word,
 )
-from retrieval.search import SearchResult
 
 
 def _utc(seconds: float | None) -> str | None:
