@@ -47,6 +47,6 @@ WORKDIR /data
 VOLUME ["/data", "/models"]
 EXPOSE 8321
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8321/healthz', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8321/readyz', timeout=4)"]
 ENTRYPOINT ["pageglass"]
 CMD ["serve"]

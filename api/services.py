@@ -33,7 +33,14 @@ from ingest.pipeline import Pipeline
 from ingest.watch import PlannedAction, Watcher, files_in
 from ingest.workers import WorkerPool, worker_processes
 from ingest.writer import Writer
-from pageglass.errors import DiskFull, NotInProfile, PageglassError, QuestionError, StoreError
+from pageglass.errors import (
+    DiskFull,
+    ModelError,
+    NotInProfile,
+    PageglassError,
+    QuestionError,
+    StoreError,
+)
 from pageglass.images import ImageStore
 from pageglass.settings import IndexSettings, Settings
 from pageglass.types import (
@@ -49,6 +56,7 @@ from pageglass.types import (
     Usage,
     check_collection_name,
 )
+from pageglass.wire import Readiness, ReadyCheck
 from retrieval.encoders import ImageEncoder, PatchEncoder
 from retrieval.encoders.minilm import MiniLM
 from retrieval.index import CollectionSpec, Index, Scope, open_index
@@ -58,6 +66,9 @@ from retrieval.search import Searcher
 from retrieval.vlms.images import PromptImages
 
 _log = logging.getLogger(__name__)
+
+_READY_SECONDS = 2.0
+"""How long a model's server may take to say that it is there."""
 
 OpenIndex = Callable[[IndexSettings, Path, CollectionSpec], Index]
 
@@ -120,6 +131,7 @@ class Services:
             ocr = Ocr(threads=settings.threads)
             vision = load_vision_models(settings, models, checkpoints)
             stack.callback(vision.close)
+            self._vision = vision
             try:
                 self.writer = Writer(
                     database=database,
@@ -554,6 +566,49 @@ class Services:
             f"the profile {self._profile.name} has no page-image model, which a heat-map needs: use"
             " the profile cpu or gpu"
         )
+
+    def can(self) -> list[str]:
+        """What this profile can do beside searching and answering."""
+        patches = any(
+            "patches" in space.spec.vectors and isinstance(encoder, PatchEncoder)
+            for space in self._profile.spaces
+            for encoder in space.encoders
+        )
+        return ["heatmap"] * patches + ["extract"] * (self._vision.answer is not None)
+
+    def readiness(self) -> Readiness:
+        """Whether questions can be answered and files taken in now. Asks the store, and the
+        server of the answering model where there is one."""
+        return Readiness.of(
+            models=self._models_ready(), store=self._store_ready(), queue=self._queue_ready()
+        )
+
+    def _models_ready(self) -> ReadyCheck:
+        vlm = self._vision.answer
+        try:
+            if vlm is not None:
+                vlm.check(seconds=_READY_SECONDS)
+        except ModelError:
+            # Questions are answered all the same, so this takes no server out of service.
+            return ReadyCheck(
+                ready=True, detail="the answering model is away: pages are quoted instead"
+            )
+        return ReadyCheck(ready=True, detail=f"the profile {self._profile.name} answers")
+
+    def _store_ready(self) -> ReadyCheck:
+        try:
+            for index in self.searcher.indexes.values():
+                index.count(Scope(documents=("",)))
+        except StoreError:
+            return ReadyCheck(ready=False, detail="the store of vectors does not answer")
+        return ReadyCheck(ready=True, detail="the store of vectors answers")
+
+    def _queue_ready(self) -> ReadyCheck:
+        if self.writer.outage is not None:
+            return ReadyCheck(ready=False, detail="nothing can be stored at the moment")
+        if self._workers is None:
+            return ReadyCheck(ready=False, detail="no worker takes files in")
+        return ReadyCheck(ready=True, detail="files are taken in")
 
     def status(self) -> Status:
         """What the data folder holds."""

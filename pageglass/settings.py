@@ -313,6 +313,9 @@ class WatchSettings(_Section):
     hold_files: int = Field(default=10, ge=1, description="See watch.hold_share.")
 
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
 class ServerSettings(_Section):
     """`pageglass serve`."""
 
@@ -321,6 +324,32 @@ class ServerSettings(_Section):
         default=8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
     )
     upload_mb: int = Field(default=512, ge=1, description="Largest upload, in MB.")
+    keys: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether requests need an API key (`pageglass keys`); auto: unless the server"
+        " listens on this machine only.",
+    )
+    origins: list[str] = Field(
+        default_factory=list,
+        description="Sites (https://host) whose pages may use the server; a key may name its own.",
+    )
+    requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most requests a minute of one key or, without keys, of one address; default:"
+        " 600, or no limit where no key is needed.",
+    )
+    at_once: int = Field(
+        default=16, ge=1, le=256, description="Questions worked on at a time; more wait."
+    )
+    waiting: int = Field(
+        default=256, ge=0, description="Questions that may wait; more are told to come back."
+    )
+
+    @property
+    def keys_needed(self) -> bool:
+        """Whether requests need an API key."""
+        return self.keys == "on" or (self.keys == "auto" and self.host not in LOOPBACK)
 
 
 def _default_data_dir() -> Path:

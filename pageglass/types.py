@@ -100,7 +100,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's bytes in a collection. ``name`` is the newest of its ``names``."""
+    """A file's bytes in a collection. ``name`` is what a person called it, or else the newest of its
+    ``names``."""
 
     id: str
     collection: str
@@ -112,6 +113,7 @@ class Document:
     state: DocumentState
     reason: str | None
     added_at: str
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

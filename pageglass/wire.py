@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -61,6 +62,8 @@ def _unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_unicode)]
+Tag = Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[^\s,](?:[^,\n]*[^\s,])?$")]
+"""A tag: one line, no comma, no space around it."""
 
 
 def _from_base64(value: object) -> object:
@@ -108,6 +111,11 @@ class SearchRequest(_Request):
         default_factory=list,
         max_length=1000,
         description="Search only these documents (ids); default: all.",
+    )
+    tags: list[Text] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Search only documents that have every one of these tags.",
     )
     top_k: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="Pages to return; default: the setting search.top_k (5)."
@@ -245,6 +253,12 @@ class CitationModel(_Response):
         )
 
 
+class CitationEvent(CitationModel):
+    """A citation as it was checked (event `citation`)."""
+
+    number: int = Field(description="Its place among the answer's citations, from 1.")
+
+
 class UsageModel(_Response):
     """What one use of a vision-language model cost."""
 
@@ -277,6 +291,15 @@ class UsageModel(_Response):
             self.output_tokens,
             self.seconds,
         )
+
+
+class TokenEvent(_Response):
+    """A piece of an answer that is being written (event `token`)."""
+
+    text: str
+    restart: bool = Field(
+        default=False, description="Forget the pieces before this one: they did not hold."
+    )
 
 
 class SearchResponse(_Response):
@@ -374,8 +397,9 @@ class DocumentModel(_Response):
     id: str
     collection: str
     sha256: str
-    name: str = Field(description="The newest of its names.")
+    name: str = Field(description="The one a person gave it, or the newest of its names.")
     names: list[str]
+    tags: list[str] = Field(default_factory=list)
     pages: int
     pages_indexed: int
     state: DocumentState
@@ -391,6 +415,7 @@ class DocumentModel(_Response):
             sha256=document.sha256,
             name=document.name,
             names=list(document.names),
+            tags=list(document.tags),
             pages=document.pages,
             pages_indexed=document.pages_indexed,
             state=document.state,
@@ -406,6 +431,7 @@ class DocumentModel(_Response):
             sha256=self.sha256,
             name=self.name,
             names=tuple(self.names),
+            tags=tuple(self.tags),
             pages=self.pages,
             pages_indexed=self.pages_indexed,
             state=self.state,
@@ -415,9 +441,38 @@ class DocumentModel(_Response):
 
 
 class DocumentList(_Response):
-    """Every document, oldest first."""
+    """Documents, oldest first."""
 
     documents: list[DocumentModel]
+    next_cursor: str | None = Field(
+        default=None, description="Ask again with ?cursor= this for what follows; null at the end."
+    )
+
+
+class DocumentChange(_Request):
+    """What to change of a document; what is left out stays."""
+
+    name: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="What it is called from now on, whatever its files are called.",
+    )
+    tags: list[Tag] | None = Field(default=None, max_length=50, description="All of its tags.")
+
+
+class CollectionModel(_Response):
+    """A collection, by what it holds."""
+
+    name: str
+    documents: int
+    pages: int = Field(description="Indexed ones.")
+
+
+class CollectionList(_Response):
+    """The collections there are, by name."""
+
+    collections: list[CollectionModel]
 
 
 class RefusedFile(_Response):
@@ -432,6 +487,9 @@ class UploadResponse(_Response):
     """What became of the files of an upload: taken in and queued, or refused."""
 
     documents: list[DocumentModel]
+    job_urls: list[str] = Field(
+        default_factory=list, description="Where to follow the work on each of the documents."
+    )
     refused: list[RefusedFile]
 
 
@@ -441,6 +499,14 @@ class WordModel(_Response):
     text: str
     box: Box
     line: int
+
+
+class StageModel(_Response):
+    """How far a page has come with one thing: reading it, OCR, or a collection of vectors."""
+
+    stage: str
+    state: Literal["done", "failed"]
+    reason: str | None = None
 
 
 class PageModel(_Response):
@@ -458,9 +524,12 @@ class PageModel(_Response):
     render_hash: str
     perceptual_hash: str
     words: list[WordModel] | None = Field(None, description="Only with ?words=true.")
+    states: list[StageModel] = Field(
+        default_factory=list, description="What was done with it, and what failed."
+    )
 
     @classmethod
-    def of(cls, page: types.Page, *, words: bool) -> PageModel:
+    def of(cls, page: types.Page, *, words: bool, states: Sequence[StageModel] = ()) -> PageModel:
         """The model of a page, with or without its words' boxes."""
         return cls(
             document_id=page.ref.document_id,
@@ -477,6 +546,7 @@ class PageModel(_Response):
             words=[WordModel(text=w.text, box=w.box, line=w.line) for w in page.words]
             if words
             else None,
+            states=list(states),
         )
 
     def plain(self) -> types.Page:
@@ -652,13 +722,43 @@ class StatusModel(_Response):
     disk_bytes: int
 
 
-class Health(_Response):
-    """That the server answers, and what it is."""
+class Alive(_Response):
+    """That the server answers."""
 
-    ok: bool
+    alive: Literal[True] = True
+
+
+class ReadyCheck(_Response):
+    """Whether one thing that answers need is there."""
+
+    ready: bool
+    detail: str = Field(description="In plain words; nothing about documents.")
+
+
+class Readiness(_Response):
+    """Whether the server can answer now."""
+
+    ready: bool
+    models: ReadyCheck
+    store: ReadyCheck
+    queue: ReadyCheck
+
+    @classmethod
+    def of(cls, *, models: ReadyCheck, store: ReadyCheck, queue: ReadyCheck) -> Readiness:
+        """Ready where every part is."""
+        ready = models.ready and store.ready and queue.ready
+        return cls(ready=ready, models=models, store=store, queue=queue)
+
+
+class Version(_Response):
+    """What the server is."""
+
     version: str
     profile: str
-    documents: int
+    needs_key: bool = Field(description="Whether requests need an API key.")
+    can: list[str] = Field(
+        description="What this profile can do beside searching and answering: 'heatmap', 'extract'."
+    )
 
 
 class InvalidField(_Response):

@@ -444,11 +444,11 @@ def test_unknown_addresses_and_methods(http: httpx.Client) -> None:
 
 def test_a_request_id_is_echoed_if_it_is_sane(http: httpx.Client) -> None:
     given_id = "trace-1.2:3_4"
-    assert http.get("/healthz", headers={"X-Request-Id": given_id}).headers["x-request-id"] == (
+    assert http.get("/livez", headers={"X-Request-Id": given_id}).headers["x-request-id"] == (
         given_id
     )
     for odd in ("", "a b", "x" * 65, "<script>", '"'):
-        made = http.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"]
+        made = http.get("/livez", headers={"X-Request-Id": odd}).headers["x-request-id"]
         assert made != odd
         assert made.isalnum()
     assert_problem(http.get("/nowhere", headers={"X-Request-Id": given_id}), 404, "not-found")
@@ -471,7 +471,7 @@ def test_other_sites_pages_are_kept_out(http: httpx.Client) -> None:
     elsewhere = {"Origin": "https://example.org"}
     response = http.post("/documents", files={"file": ("a.pdf", b"x")}, headers=elsewhere)
     assert_problem(response, 403, "origin-forbidden")
-    assert http.get("/healthz", headers=elsewhere).status_code == 200
+    assert http.get("/livez", headers=elsewhere).status_code == 200
     rebound = http.get("/documents", headers={"Host": "evil.example.org"})
     assert_problem(rebound, 403, "origin-forbidden")
     host = f"localhost:{http.base_url.port}"
@@ -483,14 +483,14 @@ def test_other_sites_pages_are_kept_out(http: httpx.Client) -> None:
 
 
 def test_health_status_and_description(http: httpx.Client) -> None:
-    health = http.get("/healthz")
+    health = http.get("/livez")
     assert health.json().keys() == {"ok", "version", "profile", "documents"}
     assert health.headers["x-content-type-options"] == "nosniff"
     assert http.get("/status").json()["documents"]["indexed"] >= 2
     assert http.get("/").headers["location"] == "/docs"
     assert http.get("/docs").status_code == 200
     paths = http.get("/openapi.json").json()["paths"]
-    assert {"/ask", "/search", "/documents", "/healthz"} <= paths.keys()
+    assert {"/ask", "/search", "/documents", "/livez"} <= paths.keys()
     assert "application/problem+json" in paths["/ask"]["post"]["responses"]["default"]["content"]
 
 

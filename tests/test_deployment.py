@@ -223,7 +223,7 @@ def test_a_server_named_by_its_host_tells_the_data_folder_an_address_others_reac
 def test_a_health_check_tells_a_healthy_server_from_others(name: str) -> None:
     service = stack("gpu")["services"][name]
     command = [tool(service["healthcheck"]["test"][1]), *service["healthcheck"]["test"][2:]]
-    path = {"qdrant": "/readyz", "vllm": "/health"}.get(name, "/healthz")
+    path = {"qdrant": "/readyz", "vllm": "/health"}.get(name, "/readyz")
     with answering(200) as (port, asked):
         assert run_check(command, port) == 0
     with answering(503) as (other, asked_other):
@@ -328,7 +328,7 @@ def test_the_image_s_health_check_asks_the_port_it_serves() -> None:
     command[0] = tool(command[0])
     with answering(200) as (listening, asked):
         assert run_check(command, listening) == 0
-    assert asked == ["/healthz"]
+    assert asked == ["/readyz"]
     assert container_port(stack("lite")["services"]["api"]) == port
 
 

@@ -1,27 +1,41 @@
-"""Whether the server answers, and what it holds."""
+"""Whether the server answers and can answer, and what it holds."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter
-from fastapi.responses import RedirectResponse
+from fastapi import APIRouter, Response
 
 from api.routes import OpenServices
 from pageglass import __version__
-from pageglass.wire import Health, StatusModel
+from pageglass.wire import Alive, Readiness, StatusModel, Version
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
-def healthz(services: OpenServices) -> Health:
-    """Say that the server answers, with its version, profile and number of documents."""
-    return Health(
-        ok=True,
+@router.get("/livez")
+async def livez() -> Alive:
+    """Say that the server answers: it takes no thread, so it does so however busy others are."""
+    return Alive()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Not now."}})
+def readyz(services: OpenServices, response: Response) -> Readiness:
+    """Say whether models, store and queue are there."""
+    readiness = services.readiness()
+    if not readiness.ready:
+        response.status_code = 503
+    return readiness
+
+
+@router.get("/version")
+async def version(services: OpenServices) -> Version:
+    """Say what the server is, and whether it wants a key."""
+    return Version(
         version=__version__,
         profile=services.settings.profile,
-        documents=sum(services.catalog.counts()[0].values()),
+        needs_key=services.settings.server.keys_needed,
+        can=services.can(),
     )
 
 
@@ -29,9 +43,3 @@ def healthz(services: OpenServices) -> Health:
 def status(services: OpenServices) -> StatusModel:
     """Count what the data folder holds."""
     return StatusModel(**asdict(services.status()))
-
-
-@router.get("/", include_in_schema=False)
-def root() -> RedirectResponse:
-    """Lead to the documentation of this API."""
-    return RedirectResponse("/docs", status_code=307)

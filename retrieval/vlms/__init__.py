@@ -101,6 +101,10 @@ class Vlm(Protocol):
         """
         ...
 
+    def check(self, *, seconds: float) -> None:
+        """See whether it could be asked now, in at most ``seconds``; ModelError says why not."""
+        ...
+
     def close(self) -> None:
         """Let go of connections and memory."""
         ...

@@ -154,6 +154,9 @@ class LocalVlm:
                 raise self._late(seconds)
         return YesAnswers(tuple(probabilities), self._version, read, len(prompts))
 
+    def check(self, *, seconds: float) -> None:
+        """See Vlm: it is loaded when first asked."""
+
     def close(self) -> None:
         """Let go of the weights; a call under way ends first, a later one loads them again."""
         with self._turn:

@@ -159,6 +159,14 @@ class OpenAIVlm:
 
         return self._run(ask, seconds)
 
+    def check(self, *, seconds: float) -> None:
+        """See Vlm: its server lists its models."""
+
+        async def ask(call: _Call) -> None:
+            await _models(call.client)
+
+        self._run(ask, seconds)
+
     def close(self) -> None:
         """Close the connections; calls under way end with ModelServerError."""
         with self._lock:
