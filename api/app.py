@@ -5,24 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 
 from api import problems
+from api.access import PUBLIC, Authenticate
+from api.idempotency import Answers, Idempotency
 from api.middleware import BodyLimits, LocalOnly, RequestIds
-from api.routes import ask, documents, health, jobs, search, sources
+from api.routes import Needs, ask, documents, health, jobs, search, sources
 from api.services import Services
+from api.streaming import Questions
 from pageglass import __version__
 from pageglass.wire import Problem
 
-WORKER_THREADS = 16
-"""Requests worked on at a time; more wait. Searching is bounded by the cores, not by this."""
+_NOUNS = (ask, search, documents, jobs, sources, health)
 
-_ANY_PROBLEM = {
-    "description": "A problem document (RFC 9457).",
-    "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-}
+WORKER_THREADS = 16
+"""Requests other than questions that are worked on at a time; more wait."""
+
+_DESCRIPTION = """\
+Errors are problem documents (RFC 9457) whose `code` is stable. Every response has an
+`X-Request-Id`. Writes take an `Idempotency-Key`. Where the server needs API keys (`GET /version`
+says so), they come as `Authorization: Bearer KEY`; what scope an operation needs stands with it.
+"""
 
 
 def create_app(services: Services) -> FastAPI:
@@ -30,30 +41,119 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(
         title="Pageglass",
         summary="Ask a question, get an answer in which every claim points at a page you can see.",
+        description=_DESCRIPTION,
         version=__version__,
         redoc_url=None,
         lifespan=_lifespan,
-        responses={"default": _ANY_PROBLEM},
+        responses=_problems(),
+        generate_unique_id_function=lambda route: route.name,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )
+    server = services.settings.server
     app.state.services = services
+    app.state.questions = Questions(at_once=server.at_once, waiting=server.waiting)
     # Set when the server begins to stop, so that streams end by themselves.
     app.state.stopping = threading.Event()
+    app.state.answers = Answers(services.settings.data_dir / "idempotency.sqlite")
     problems.install(app)
+    _add_middleware(app, services)
+    for noun in _NOUNS:
+        app.include_router(noun.router)
+    _describe_access(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, services: Services) -> None:
+    """What every request goes through. The last one added is the first one met."""
     server = services.settings.server
-    # The last one added is the first one met.
+    app.add_middleware(Idempotency, answers=app.state.answers)
+    app.add_middleware(GZipMiddleware, compresslevel=5)
     app.add_middleware(
         BodyLimits,
         upload_bytes=server.upload_mb << 20,
         picture_bytes=services.settings.search.picture_mb << 20,
     )
-    app.add_middleware(LocalOnly, host=server.host)
+    app.add_middleware(
+        Authenticate,
+        keys=services.keys,
+        needed=server.keys_needed,
+        token=services.token,
+        origins=server.origins,
+        requests_per_minute=server.requests_per_minute,
+    )
+    if not server.keys_needed:
+        app.add_middleware(LocalOnly, host=server.host, origins=server.origins)
+    app.add_middleware(
+        CORSMiddleware,
+        # A key is no cookie: a page that has none gets nothing. From where each may be used
+        # Authenticate knows, which browsers do not tell of when they ask beforehand.
+        allow_origins=["*"] if server.keys_needed else server.origins,
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=[
+            "Accept",
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "X-Request-Id",
+        ],
+        expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
+    )
     app.add_middleware(RequestIds)
-    for noun in (ask, search, documents, jobs, sources, health):
-        app.include_router(noun.router)
-    return app
+
+
+def _problems() -> dict[int | str, dict[str, Any]]:
+    """What may go wrong anywhere, for the description of the API."""
+    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+    said = {
+        401: "An API key is missing, unknown, expired or revoked.",
+        403: "The API key does not reach so far, or the page of another site asks.",
+        404: "There is no such thing, or not for this API key.",
+        413: "The body, a file or a page is larger than a limit allows.",
+        422: "The request is not as it must be.",
+        429: "Too many requests a minute; see Retry-After.",
+        503: "Not now: too many questions wait, or the store is away.",
+        "default": "Any other problem.",
+    }
+    return {status: {"description": text, "content": content} for status, text in said.items()}
+
+
+def _describe_access(app: FastAPI) -> None:
+    """Say in the description of the API what scopes each operation needs one of."""
+    bearer = HTTPBearer(scheme_name="key", description="An API key: `pageglass keys add`.")
+    needs = {
+        route.name: [
+            scope
+            for dependency in route.dependant.dependencies
+            if isinstance(dependency.call, Needs)
+            for scope in dependency.call.scopes
+        ]
+        for noun in _NOUNS
+        for route in noun.router.routes
+        if isinstance(route, APIRoute)
+    }
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        schema = described()
+        schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes[bearer.scheme_name] = bearer.model.model_dump(by_alias=True, exclude_none=True)
+        for path, operations in schema["paths"].items():
+            for operation in operations.values():
+                scopes = needs[operation["operationId"]]
+                operation["x-pageglass-scopes"] = scopes
+                if path not in PUBLIC:
+                    operation["security"] = [{}, {bearer.scheme_name: []}]
+                    needed = " or ".join(f"`{scope}`" for scope in scopes)
+                    operation["description"] += f"\n\nNeeds the scope {needed}."
+        return schema
+
+    app.openapi = openapi
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     to_thread.current_default_thread_limiter().total_tokens = WORKER_THREADS
     yield
+    app.state.answers.close()

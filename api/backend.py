@@ -38,6 +38,7 @@ class Backend(Protocol):
         image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
+        tags: Sequence[str] = (),
         top_k: int | None = None,
     ) -> SearchResult:
         """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
@@ -50,6 +51,7 @@ class Backend(Protocol):
         image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
+        tags: Sequence[str] = (),
         top_k: int | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""

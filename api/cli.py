@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from api import printing
 from pageglass import __version__
 from pageglass.errors import DocumentNotFound, PageglassError, UsageError
-from pageglass.types import DEFAULT_COLLECTION, Document
+from pageglass.types import DEFAULT_COLLECTION, Document, JobState
 
 if TYPE_CHECKING:
     from api.backend import Backend, Onlooker
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ingest.sources import SourceRegistry
     from ingest.watch import PlannedAction
     from pageglass.settings import Settings
-    from pageglass.types import Answer, JobState, SearchResult
+    from pageglass.types import Answer, SearchResult
 
 STOPPED = "stopped; run the same command again to go on"
 

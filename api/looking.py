@@ -13,7 +13,7 @@ from ingest.database import Database
 from ingest.jobs import Jobs
 from ingest.sources import Source
 from pageglass.settings import Settings
-from pageglass.types import Document, HeldFile, Job, JobState, check_collection_name
+from pageglass.types import Document, HeldFile, Job, JobState, Scope, check_collection_name
 
 _LATELY_SECONDS = 60.0
 _LATELY_JOBS = 100
@@ -65,13 +65,19 @@ def held_files(catalog: Catalog) -> list[HeldFile]:
     ]
 
 
-def seconds_left(jobs: Jobs, *, clock: Callable[[], float] = time.time) -> float | None:
+def seconds_left(
+    jobs: Jobs,
+    collections: Sequence[str] | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> float | None:
     """Until all that is queued is indexed, at the pace of what is in work, or else of what ended in
     the last minute: a short document shows no page before its end. None where nothing can be said.
+    Only what concerns ``collections`` counts, if any are given.
 
     ``clock`` gives Unix seconds.
     """
-    running = jobs.list(("running",))
+    running = jobs.list(("running",), collections=collections)
     if not running:
         return None
     pace = sum(job.pages_per_second or 0 for job in running)
@@ -79,13 +85,13 @@ def seconds_left(jobs: Jobs, *, clock: Callable[[], float] = time.time) -> float
         now = clock()
         lately = [
             (job.started_at, job.pages)
-            for job in jobs.list(("done",), limit=_LATELY_JOBS)
+            for job in jobs.list(("done",), limit=_LATELY_JOBS, collections=collections)
             if job.started_at is not None and (job.ended_at or 0) > now - _LATELY_SECONDS
         ]
         if lately:
             began = min(started for started, _ in lately)
             pace = sum(pages for _, pages in lately) / max(now - began, 0.001)
-    return jobs.pages_left() / pace if pace else None
+    return jobs.pages_left(collections) / pace if pace else None
 
 
 class Looking:
@@ -114,7 +120,7 @@ class Looking:
         """Every document, oldest first."""
         if collection is not None:
             check_collection_name(collection)
-        return self._catalog.documents(collection=collection)
+        return self._catalog.documents(scope=Scope((collection,) if collection else None))
 
     def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
         """Jobs in these states (none: all): running, queued, then the ended, newest first."""

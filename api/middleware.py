@@ -1,7 +1,8 @@
 """What every request goes through before a route sees it. Plain ASGI: bodies stay streams.
 
-Outermost first: ``RequestIds`` (id, log line, last resort for errors), ``LocalOnly`` (who may
-talk to us), ``BodyLimits`` (how much they may say).
+``RequestIds`` (id, log line, last resort for errors), ``LocalOnly`` (whose pages may talk to us),
+``BodyLimits`` (how much they may say). Others are in modules of their own: who is asking
+(api.access), and what was answered before (api.idempotency). api.app puts them in order.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import BodyTooLarge, internal_problem, problem, request_id_of
+from pageglass.settings import LOOPBACK
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +27,6 @@ JSON_BYTES = 1024 * 1024
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class RequestIds:
@@ -76,15 +77,16 @@ class RequestIds:
 class LocalOnly:
     """Keeps other people's web pages from using the reader's browser against us.
 
-    There is no password, so a server that listens on loopback answers only to loopback names
-    (else any site could point its own name at 127.0.0.1 and read along), and what changes
-    something must not come from another site's page.
+    Where no key is needed, a server that listens on loopback answers only to loopback names (else
+    any site could point its own name at 127.0.0.1 and read along), and what changes something must
+    not come from the page of a site that is not named.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str) -> None:
-        """``host`` is the address listened on."""
+    def __init__(self, app: ASGIApp, *, host: str, origins: Sequence[str]) -> None:
+        """``host`` is the address listened on, ``origins`` are the sites that may use it."""
         self._app = app
-        self._names: Collection[str] = _LOOPBACK | {host} if host in _LOOPBACK else ()
+        self._names: Collection[str] = LOOPBACK if host in LOOPBACK else ()
+        self._origins = frozenset(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -113,11 +115,12 @@ class LocalOnly:
         if (
             origin is not None
             and scope["method"] not in _SAFE_METHODS
+            and origin not in self._origins
             and urlsplit(origin).netloc != host
         ):
             return (
-                "pages of other sites may not use this server (a proxy in front of it must pass"
-                " the Host header on)"
+                "pages of other sites may not use this server unless the setting server.origins"
+                " names them (a proxy in front of it must pass the Host header on)"
             )
         return None
 

@@ -16,11 +16,15 @@ from pageglass.errors import FolderInUse, StoreError
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process that owns a data folder; ``address`` (http://host:port) if it is a server."""
+    """The process that owns a data folder; ``address`` (http://host:port) if it is a server.
+
+    ``token`` lets whoever can read the folder do everything there, as without a server.
+    """
 
     pid: int
     command: str
     address: str | None
+    token: str = ""
 
 
 class OwnerLock:
@@ -35,6 +39,8 @@ class OwnerLock:
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = _path(data_dir).open("a+")
+            # It will hold a token.
+            _path(data_dir).chmod(0o600)
         except OSError as error:
             raise StoreError(
                 f"cannot use the data folder {data_dir}: {error.strerror or error}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from pageglass.errors import PageglassError, UsageError
+from pageglass.cancellation import Cancelled
+from pageglass.errors import Overload, PageglassError, UsageError
 from pageglass.wire import InvalidField, Problem
 
 _log = logging.getLogger(__name__)
@@ -21,6 +23,8 @@ _log = logging.getLogger(__name__)
 REQUEST_INVALID = "request-invalid"
 NOT_FOUND = "not-found"
 INTERNAL = "internal"
+CLIENT_CLOSED = 499
+"""The status in the log of requests whose client went away; nginx made it common."""
 
 # What the framework itself refuses: status -> (code, detail or None to keep the framework's own).
 _BY_STATUS: dict[int, tuple[str, str | None]] = {
@@ -86,14 +90,25 @@ def internal_problem(request_id: str) -> ProblemResponse:
 def pageglass_problem(request_id: str, error: PageglassError) -> ProblemResponse:
     """The problem document of one of our own errors."""
     title = (type(error).__doc__ or "").partition("\n")[0]
+    headers: dict[str, str] = {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, Overload) and error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     return problem(
-        request_id, status=error.status, code=error.code, title=title, detail=one_line(str(error))
+        request_id,
+        status=error.status,
+        code=error.code,
+        title=title,
+        detail=one_line(str(error)),
+        headers=headers,
     )
 
 
 def install(app: FastAPI) -> None:
     """Answer every failure inside ``app`` with a problem document."""
     app.add_exception_handler(PageglassError, _on_pageglass_error)
+    app.add_exception_handler(Cancelled, _on_cancelled)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
 
@@ -101,10 +116,23 @@ def install(app: FastAPI) -> None:
 async def _on_pageglass_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, PageglassError)  # noqa: S101 - narrows what add_exception_handler widened
     request_id = request_id_of(request.scope)
-    # What cannot be had in this profile (501) is the caller's mistake, not ours.
-    if error.status >= 500 and not isinstance(error, UsageError):
+    # What cannot be had in this profile (501) is the caller's mistake, not ours; and a server that
+    # is busy must not fill its log, too.
+    if error.status >= 500 and not isinstance(error, UsageError | Overload):
         _log.error("request %s failed: %s", request_id, error, exc_info=error)
     return pageglass_problem(request_id, error)
+
+
+async def _on_cancelled(request: Request, error: Exception) -> ProblemResponse:
+    del error
+    # Nobody reads it; the status is for the log.
+    return problem(
+        request_id_of(request.scope),
+        status=CLIENT_CLOSED,
+        code="cancelled",
+        title="The client has gone.",
+        detail="the request was called off, since the client closed its connection",
+    )
 
 
 async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:

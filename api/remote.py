@@ -80,6 +80,7 @@ class RemoteServices:
         image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
+        tags: Sequence[str] = (),
         top_k: int | None = None,
     ) -> SearchResult:
         """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
@@ -88,6 +89,7 @@ class RemoteServices:
             image=image,
             collection=collection,
             documents=list(documents),
+            tags=list(tags),
             top_k=top_k,
         )
         return self.fetch(wire.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
@@ -99,6 +101,7 @@ class RemoteServices:
         image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
+        tags: Sequence[str] = (),
         top_k: int | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""
@@ -107,6 +110,7 @@ class RemoteServices:
             image=image,
             collection=collection,
             documents=list(documents),
+            tags=list(tags),
             top_k=top_k,
         )
         return self.fetch(wire.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
@@ -212,8 +216,9 @@ class RemoteServices:
         """The page's image (PNG) with what answers the question glowing; NotInProfile."""
         return self.request(
             "GET",
-            f"{_path(document_id)}/pages/{number}/heatmap",
-            params={"question": question, "word": word},
+            f"{_path(document_id)}/pages/{number}/image",
+            params={"heatmap": question, "word": word},
+            headers={"Accept": "image/png"},
         ).content
 
     def status(self) -> Status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import secrets
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from api.heat_map import draw_heat_map
+from api.keys import Keys
 from api.looking import Status, held_files, read_status, seconds_left
 from api.owner import Owner, OwnerLock
 from api.vision import Picture, PictureReader, load_vision_models
@@ -23,7 +25,7 @@ from generate.models import Asked, OnText
 from generate.models.extractive import ExtractiveModel
 from generate.models.vlm import VlmAnsweringModel
 from ingest.backup import BackupReport, backup
-from ingest.catalog import Catalog
+from ingest.catalog import Catalog, Holding, StageResult
 from ingest.check import Finding, check
 from ingest.database import Database
 from ingest.failures import classify
@@ -35,6 +37,8 @@ from ingest.workers import WorkerPool, worker_processes
 from ingest.writer import Writer
 from pageglass.errors import (
     DiskFull,
+    DocumentNotFound,
+    JobNotFound,
     ModelError,
     NotInProfile,
     PageglassError,
@@ -47,6 +51,7 @@ from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
     Document,
+    DocumentState,
     HeldFile,
     Job,
     JobState,
@@ -71,6 +76,9 @@ _READY_SECONDS = 2.0
 """How long a model's server may take to say that it is there."""
 
 OpenIndex = Callable[[IndexSettings, Path, CollectionSpec], Index]
+
+Within = Sequence[str] | None
+"""The collections a caller may see; None: all."""
 
 Progress = Callable[[Document], None]
 """Called whenever a document moved on: look at ``state``, ``pages_indexed`` and ``pages``."""
@@ -110,7 +118,9 @@ class Services:
         self._threads: list[threading.Thread] = []
         self._progress: Progress | None = None
         with ExitStack() as stack:
-            lock = OwnerLock(folder, Owner(os.getpid(), command, address))
+            self.token = secrets.token_urlsafe(32)
+            """What whoever can read the data folder shows to its server."""
+            lock = OwnerLock(folder, Owner(os.getpid(), command, address, self.token))
             stack.callback(lock.release)
             database = Database(folder / "catalog.sqlite")
             stack.callback(database.close)
@@ -141,6 +151,9 @@ class Services:
                     images=self._images,
                     indexes=indexes,
                     settings=settings.ingest,
+                    # Somebody who knows a file could else tell from the time it takes whether
+                    # another tenant has it.
+                    copy_twins=not settings.server.keys_needed,
                 )
             except (sqlite3.OperationalError, OSError) as error:
                 raise StoreError(
@@ -171,6 +184,8 @@ class Services:
             self._pictures = PictureReader(vision.answer, ocr, settings)
             self._workers: WorkerPool | None = None
             self._watchers: list[Watcher] = []
+            self.keys = Keys(folder / "keys.sqlite")
+            stack.callback(self.keys.close)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -198,14 +213,17 @@ class Services:
         image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
+        tags: Sequence[str] = (),
         top_k: int | None = None,
+        within: Within = None,
     ) -> SearchResult:
         """Ranked pages for a question, a picture (PNG, JPEG, WebP ...), or both.
 
-        No collection means all; unknown document ids raise DocumentNotFound, a picture that is
-        none ImageError. What the picture's text says counts as part of the question.
+        No collection means all that are ``within`` the caller's reach; unknown document ids raise
+        DocumentNotFound, a picture that is none ImageError. What the picture's text says counts as
+        part of the question.
         """
-        scope = self._scope(collection, documents)
+        scope = self._scope(collection, documents, tags, within)
         picture = self._picture(question, image)
         return self._search(question, picture, scope, top_k)
 
@@ -216,16 +234,22 @@ class Services:
         image: bytes | None = None,
         collection: str | None = None,
         documents: Sequence[str] = (),
+        tags: Sequence[str] = (),
         top_k: int | None = None,
+        within: Within = None,
+        on_found: Callable[[SearchResult], None] | None = None,
         on_text: OnText | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest.
 
-        ``image`` as in ``search``; ``on_text`` gets the answer's text while it is written.
+        Asked is as in ``search``; ``on_found`` gets the pages before they are read, ``on_text`` the
+        answer's text while it is written.
         """
-        scope = self._scope(collection, documents)
+        scope = self._scope(collection, documents, tags, within)
         picture = self._picture(question, image)
         found = self._search(question, picture, scope, top_k)
+        if on_found is not None:
+            on_found(found)
         asked = Asked(self._question(question, picture), picture.shown if picture else None)
         answer = self._answerer.answer(asked, found.hits, on_text=on_text)
         _log_usage(answer.usage)
@@ -237,12 +261,23 @@ class Services:
             transcription=found.transcription,
         )
 
-    def _scope(self, collection: str | None, documents: Sequence[str]) -> Scope:
+    def _scope(
+        self,
+        collection: str | None,
+        documents: Sequence[str],
+        tags: Sequence[str],
+        within: Within,
+    ) -> Scope:
+        collections = within
         if collection is not None:
-            check_collection_name(collection)
+            collections = [check_collection_name(collection)]
         for id in documents:
-            self.catalog.document(id)
-        return Scope((collection,) if collection else None, tuple(documents) or None)
+            self.document(id, within)
+        scope = Scope(None if collections is None else tuple(collections), tuple(documents) or None)
+        if tags:
+            tagged = self.catalog.documents(scope=scope, tags=tags)
+            scope = replace(scope, documents=tuple(document.id for document in tagged))
+        return scope
 
     def _picture(self, question: str, image: bytes | None) -> Picture | None:
         """The question's picture, read; the question is checked first, since reading costs."""
@@ -270,11 +305,11 @@ class Services:
         found = self.searcher.search(asked, picture=image, scope=scope, top_k=top_k)
         _log_usage(found.usage)
         notes = found.notes
-        if waiting := self.jobs.live():
+        if waiting := self.jobs.live(scope.collections):
             are = "document is" if waiting == 1 else "documents are"
             goes_on = "a server goes on by itself, else `pageglass ingest` does"
             notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
-        if not found.hits and not self.catalog.counts()[0]:
+        if not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
             notes = (*notes, "nothing is indexed yet: `pageglass ingest PATH` adds documents")
         if picture is None:
             return replace(found, notes=notes)
@@ -445,22 +480,27 @@ class Services:
 
     # Jobs
 
-    def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
+    def job_list(
+        self, states: Sequence[JobState] = (), *, limit: int = 1000, within: Within = None
+    ) -> list[Job]:
         """Jobs in these states (none: all): running, queued, then the ended, newest first."""
-        return self.jobs.list(states, limit=limit)
+        return self.jobs.list(states, limit=limit, collections=within)
 
-    def seconds_left(self) -> float | None:
+    def seconds_left(self, within: Within = None) -> float | None:
         """Until all that is queued is indexed, at the pace of what is in work; None where nothing
         can be said."""
-        return seconds_left(self.jobs)
+        return seconds_left(self.jobs, within)
 
-    def job_counts(self) -> dict[str, int]:
+    def job_counts(self, within: Within = None) -> dict[str, int]:
         """Jobs by state."""
-        return self.jobs.counts()
+        return self.jobs.counts(within)
 
-    def job(self, document_id: str) -> Job:
+    def job(self, document_id: str, within: Within = None) -> Job:
         """The work on a document; JobNotFound."""
-        return self.jobs.get(document_id)
+        job = self.jobs.get(document_id)
+        if within is not None and job.collection not in within:
+            raise JobNotFound.of(document_id)
+        return job
 
     def retry(self, document_id: str) -> Job:
         """Try again, at once, what failed, was cancelled or waits. JobNotFound, JobConflict."""
@@ -468,9 +508,9 @@ class Services:
         self._wake()
         return self.jobs.get(document_id)
 
-    def retry_dead(self) -> int:
+    def retry_dead(self, within: Within = None) -> int:
         """Try every dead letter again; how many there were."""
-        dead = self.jobs.list(("dead",), limit=1_000_000)
+        dead = self.jobs.list(("dead",), limit=1_000_000, collections=within)
         for job in dead:
             self.jobs.retry(job.document_id)
         self._wake()
@@ -520,13 +560,39 @@ class Services:
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""
-        if collection is not None:
-            check_collection_name(collection)
-        return self.catalog.documents(collection=collection)
+        return self.catalog.documents(scope=self._scope(collection, (), (), None))
 
-    def document(self, document_id: str) -> Document:
+    def document_list(
+        self,
+        *,
+        collection: str | None = None,
+        tags: Sequence[str] = (),
+        state: DocumentState | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int,
+        within: Within = None,
+    ) -> list[Document]:
+        """Documents that have every one of ``tags``, oldest first; see Catalog.documents."""
+        scope = self._scope(collection, (), (), within)
+        return self.catalog.documents(scope=scope, tags=tags, state=state, after=after, limit=limit)
+
+    def document(self, document_id: str, within: Within = None) -> Document:
         """One document; DocumentNotFound where there is none."""
+        document = self.catalog.document(document_id)
+        if within is not None and document.collection not in within:
+            raise DocumentNotFound.of(document_id)
+        return document
+
+    def change(
+        self, document_id: str, *, name: str | None = None, tags: Sequence[str] | None = None
+    ) -> Document:
+        """Call a document something else, give it other tags; None leaves these as they are."""
+        self.catalog.change(document_id, name=name, tags=tags)
         return self.catalog.document(document_id)
+
+    def collections(self, within: Within = None) -> list[Holding]:
+        """The collections there are, by name."""
+        return self.catalog.collections(within)
 
     def remove(self, document_id: str) -> None:
         """Remove every trace of a document: points, page images, original, catalog rows."""
@@ -535,6 +601,10 @@ class Services:
     def page(self, document_id: str, number: int) -> Page:
         """A page by its 1-based number; DocumentNotFound, PageNotFound."""
         return self.catalog.page(PageRef(document_id, number - 1))
+
+    def page_stages(self, document_id: str, number: int) -> list[StageResult]:
+        """What was done with a page, and what failed."""
+        return [s for s in self.catalog.stages(document_id) if s.page_index == number - 1]
 
     def page_image(self, page: Page) -> bytes:
         """The page's image (JPEG)."""

@@ -15,9 +15,6 @@ from pageglass.errors import SettingsError
 from pageglass.settings import Settings
 from pageglass.types import Document
 
-_GRACE_SECONDS = 10
-"""How long a stop waits for answers under way."""
-
 
 class _Server(uvicorn.Server):
     """Says when it listens, and when it begins to stop."""
@@ -62,13 +59,15 @@ def serve(
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_graceful_shutdown=settings.server.stop_seconds,
             )
             services.start_worker(progress=progress)
             if folders:
                 services.watch(folders, told=told)
             server = _Server(config, lambda: listening(address), app.state.stopping.set)
             server.run(sockets=[listener])
+            # Those that outlived the grace: their threads would keep the folder.
+            app.state.questions.cancel_all()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -9,6 +9,7 @@ from time import perf_counter
 from generate.citations import verify
 from generate.containment import plain_text
 from generate.models import AnsweringModel, Asked, BrokenReply, Draft, OnText, ShownPage
+from pageglass.cancellation import current
 from pageglass.errors import ModelServerError, OutOfMemory, PromptTooLong, StoreError
 from pageglass.settings import AnswerSettings
 from pageglass.types import Answer, AnswerStatus, Citation, Hit, Page, PageRef, PageStore, Usage
@@ -165,6 +166,7 @@ class Answerer:
         deadline = perf_counter() + self._settings.seconds
 
         def once(objections: Sequence[str]) -> _Checked:
+            current().check()
             if hear is not None:
                 hear.begin()
             try:

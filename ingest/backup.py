@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,8 @@ def backup(
             # Those of collections that are not in use now, too: the catalog counts on them.
             if (data_dir / "index").is_dir():
                 shutil.copytree(data_dir / "index", part / "index", copy_function=_copy_sparse)
+            if (data_dir / "keys.sqlite").exists():
+                _copy_database(data_dir / "keys.sqlite", part / "keys.sqlite")
             if (data_dir / "models.json").exists():
                 shutil.copy2(data_dir / "models.json", part / "models.json")
         os.sync()
@@ -128,6 +130,13 @@ class _Mirror:
         except OSError:  # another disk, or one that knows no links
             self.linked = False
         return self.linked
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Copy a database that others may be writing; only its owner may read the copy, too."""
+    target.touch(mode=0o600)
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)
 
 
 def _copy_sparse(source: str, target: str) -> None:

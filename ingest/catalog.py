@@ -17,7 +17,17 @@ from typing import Any, Literal
 from ingest.database import Database
 from ingest.sources import FileState, Source
 from pageglass.errors import DocumentNotFound, PageNotFound, StoreError
-from pageglass.types import Box, Document, NamedPages, Page, PageRef, Scope, Word, document_id
+from pageglass.types import (
+    Box,
+    Document,
+    DocumentState,
+    NamedPages,
+    Page,
+    PageRef,
+    Scope,
+    Word,
+    document_id,
+)
 
 _UNNAMED = (
     "SELECT id FROM documents d WHERE state != 'removing'"
@@ -54,6 +64,15 @@ class Enqueued:
 
     document: Document
     new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A collection by what it holds; ``pages`` are the indexed ones."""
+
+    name: str
+    documents: int
+    pages: int
 
 
 class Catalog:
@@ -97,12 +116,14 @@ class Catalog:
             elif row["state"] == "removing":
                 if db.execute("SELECT 1 FROM pages WHERE document = ?", (wanted,)).fetchone():
                     raise StoreError("a document is still being removed: try again")
-                # What stages it has left are true of the same bytes.
+                # What stages it has left are true of the same bytes; what people said of it went
+                # with it.
                 db.execute(
-                    "UPDATE documents SET state = 'queued', reason = NULL, suffix = ?,"
+                    "UPDATE documents SET state = 'queued', reason = NULL, suffix = ?, name = NULL,"
                     " added_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?",
                     (suffix, wanted),
                 )
+                db.execute("DELETE FROM tags WHERE document = ?", (wanted,))
             elif row["state"] == "failed":
                 db.execute(
                     "UPDATE documents SET state = 'queued', reason = NULL WHERE id = ?", (wanted,)
@@ -131,6 +152,7 @@ class Catalog:
                     (wanted, *key),
                 )
             else:
+                self._inherit(db, held["document"], wanted)
                 db.execute(
                     "UPDATE sources SET document = ?, next_document = NULL"
                     " WHERE collection = ? AND source = ?",
@@ -156,6 +178,8 @@ class Catalog:
                 replaced = db.execute(
                     "SELECT document FROM sources WHERE next_document = ?", (id,)
                 ).fetchall()
+                for row in replaced:
+                    self._inherit(db, row["document"], id)
                 db.execute(
                     "UPDATE sources SET document = next_document, next_document = NULL"
                     " WHERE next_document = ?",
@@ -273,15 +297,54 @@ class Catalog:
                 )
                 self._orphan(db, named)
 
-    def documents(self, *, collection: str | None = None) -> list[Document]:
-        """Every document, oldest first."""
+    def documents(
+        self,
+        *,
+        scope: Scope | None = None,
+        tags: Sequence[str] = (),
+        state: DocumentState | None = None,
+        after: tuple[str, str] | None = None,
+        limit: int = -1,
+    ) -> list[Document]:
+        """Documents that have every one of ``tags``, oldest first.
+
+        ``after`` are ``added_at`` and ``id`` of the last one that is known already.
+        """
+        scope = scope or Scope()
         with self._lock:
             rows = self._db.execute(
-                "SELECT * FROM documents WHERE state != 'removing'"
-                " AND (? IS NULL OR collection = ?) ORDER BY rowid",
-                (collection, collection),
+                "SELECT * FROM documents d WHERE state != 'removing'"
+                " AND (:collections IS NULL"
+                "  OR collection IN (SELECT value FROM json_each(:collections)))"
+                " AND (:documents IS NULL OR id IN (SELECT value FROM json_each(:documents)))"
+                " AND (:state IS NULL OR state = :state)"
+                " AND NOT EXISTS (SELECT 1 FROM json_each(:tags) wanted WHERE NOT EXISTS"
+                "  (SELECT 1 FROM tags t WHERE t.document = d.id AND t.tag = wanted.value))"
+                " AND (:added IS NULL OR (added_at, id) > (:added, :id))"
+                " ORDER BY added_at, id LIMIT :limit",
+                {
+                    "collections": _json(scope.collections),
+                    "documents": _json(scope.documents),
+                    "state": state,
+                    "tags": json.dumps(list(tags)),
+                    "added": after[0] if after else None,
+                    "id": after[1] if after else None,
+                    "limit": limit,
+                },
             ).fetchall()
             return [self._document(row) for row in rows]
+
+    def change(self, id: str, *, name: str | None, tags: Sequence[str] | None) -> None:
+        """Call a document something else, give it other tags; None leaves these as they are."""
+        with self._transaction() as db:
+            self.document(id)
+            if name is not None:
+                db.execute("UPDATE documents SET name = ? WHERE id = ?", (name, id))
+            if tags is not None:
+                db.execute("DELETE FROM tags WHERE document = ?", (id,))
+                db.executemany(
+                    "INSERT OR IGNORE INTO tags VALUES (?, ?)", [(id, tag) for tag in tags]
+                )
 
     def counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """Documents by state, and pages by collection."""
@@ -289,12 +352,20 @@ class Catalog:
             states = self._db.execute(
                 "SELECT state, COUNT(*) FROM documents WHERE state != 'removing' GROUP BY state"
             ).fetchall()
-            pages = self._db.execute(
-                "SELECT d.collection, COUNT(p.page_index) FROM documents d"
+        return dict(map(tuple, states)), {c.name: c.pages for c in self.collections()}
+
+    def collections(self, only: Sequence[str] | None = None) -> list[Holding]:
+        """Every collection that holds a document, by name; of those in ``only``."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT d.collection, COUNT(DISTINCT d.id), COUNT(p.page_index) FROM documents d"
                 " LEFT JOIN pages p ON p.document = d.id"
-                " WHERE d.state != 'removing' GROUP BY d.collection"
+                " WHERE d.state != 'removing'"
+                " AND (?1 IS NULL OR d.collection IN (SELECT value FROM json_each(?1)))"
+                " GROUP BY d.collection ORDER BY d.collection",
+                (_json(only),),
             ).fetchall()
-        return dict(map(tuple, states)), dict(map(tuple, pages))
+        return [Holding(*row) for row in rows]
 
     def document(self, id: str) -> Document:
         """One document; DocumentNotFound where there is none."""
@@ -313,7 +384,7 @@ class Catalog:
 
     def document_names(self, ids: Sequence[str]) -> dict[str, str]:
         """The display name of each document that exists among ``ids``."""
-        return {id: names[-1] for id in ids if (names := self._names(id))}
+        return {d.id: d.name for d in self.documents(scope=Scope(documents=tuple(ids)))}
 
     # Removal, in two steps so that it can be resumed
 
@@ -598,7 +669,7 @@ class Catalog:
         with self._lock:
             row = self._db.execute(sql, (id,)).fetchone()
         if row is None:
-            raise DocumentNotFound(f"no document {id[:64]!r}: `pageglass status` lists them")
+            raise DocumentNotFound.of(id)
         return row
 
     @staticmethod
@@ -623,6 +694,18 @@ class Catalog:
         ).fetchone()
         return list(row) if row else []
 
+    @staticmethod
+    def _inherit(db: sqlite3.Connection, old: str, new: str) -> None:
+        """What people said of a document holds for the one that takes its place."""
+        db.execute(
+            "INSERT OR IGNORE INTO tags SELECT ?, tag FROM tags WHERE document = ?", (new, old)
+        )
+        db.execute(
+            "UPDATE documents SET name = COALESCE(name, (SELECT name FROM documents WHERE id = ?))"
+            " WHERE id = ?",
+            (old, new),
+        )
+
     def _names(self, id: str) -> tuple[str, ...]:
         with self._lock:
             rows = self._db.execute(
@@ -636,17 +719,21 @@ class Catalog:
         indexed = self._db.execute(
             "SELECT COUNT(*) FROM pages WHERE document = ?", (row["id"],)
         ).fetchone()[0]
+        tags = self._db.execute(
+            "SELECT tag FROM tags WHERE document = ? ORDER BY tag", (row["id"],)
+        ).fetchall()
         return Document(
             id=row["id"],
             collection=row["collection"],
             sha256=row["sha256"],
-            name=names[-1] if names else row["id"],
+            name=row["name"] or (names[-1] if names else row["id"]),
             names=names,
             pages=row["pages"],
             pages_indexed=indexed,
             state=row["state"],
             reason=row["reason"],
             added_at=row["added_at"],
+            tags=tuple(tag["tag"] for tag in tags),
         )
 
 

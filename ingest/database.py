@@ -114,7 +114,19 @@ CREATE INDEX documents_sha256 ON documents (sha256);
 CREATE INDEX documents_removing ON documents (state) WHERE state = 'removing';
 """
 
-_MIGRATIONS = (_V1, _V2)
+_V3 = """
+-- What a person calls a document, whatever its files are called.
+ALTER TABLE documents ADD COLUMN name TEXT;
+CREATE INDEX documents_added ON documents (added_at, id);
+CREATE TABLE tags (
+    document TEXT NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    PRIMARY KEY (document, tag)
+) WITHOUT ROWID;
+CREATE INDEX tags_tag ON tags (tag);
+"""
+
+_MIGRATIONS = (_V1, _V2, _V3)
 """What makes version n of version n - 1. Never change one that was released: add another."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

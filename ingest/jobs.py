@@ -24,6 +24,11 @@ FOLDER = 0
 """The priority of what a watched folder brings."""
 
 _LONGEST_BACKOFF = 3600.0
+_IN_STATES = "(:states = '[]' OR j.state IN (SELECT value FROM json_each(:states)))"
+_WITHIN = (
+    "(:collections IS NULL OR EXISTS (SELECT 1 FROM documents w WHERE w.id = j.document"
+    " AND w.collection IN (SELECT value FROM json_each(:collections))))"
+)
 _CANCELLED = "cancelled: `pageglass retry` goes on with it"
 
 
@@ -257,9 +262,10 @@ class Jobs:
 
     # Looking
 
-    def live(self) -> int:
-        """Jobs that are queued or running."""
-        return self._count("state IN ('queued', 'running')")
+    def live(self, collections: Sequence[str] | None = None) -> int:
+        """Jobs that are queued or running, in these collections (None: all)."""
+        counts = self.counts(collections)
+        return counts.get("queued", 0) + counts.get("running", 0)
 
     def running(self) -> int:
         """Jobs in work."""
@@ -275,27 +281,35 @@ class Jobs:
                 (now, 2 * _LONGEST_BACKOFF),
             ).fetchone()[0]
 
-    def counts(self) -> dict[str, int]:
-        """Jobs by state."""
+    def counts(self, collections: Sequence[str] | None = None) -> dict[str, int]:
+        """Jobs by state, in these collections (None: all)."""
         with self._db.lock:
-            rows = self._db.connection.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+            rows = self._db.connection.execute(
+                f"SELECT state, COUNT(*) FROM jobs j WHERE {_WITHIN} GROUP BY state",  # noqa: S608
+                {"collections": _json(collections)},
+            )
             return dict(tuple(row) for row in rows)
 
-    def pages_left(self) -> float:
+    def pages_left(self, collections: Sequence[str] | None = None) -> float:
         """Pages of live jobs that are not stored yet; a document that was not opened yet counts as
-        the mean of the others, or as one page."""
+        the mean of the others, or as one page. In these collections (None: all)."""
+        within = {"collections": _json(collections)}
         with self._db.lock:
             known, unknown = self._db.connection.execute(
-                "SELECT COALESCE(SUM(CASE WHEN d.pages > 0 THEN d.pages -"
+                "SELECT COALESCE(SUM(CASE WHEN d.pages > 0 THEN d.pages -"  # noqa: S608
                 "  (SELECT COUNT(*) FROM pages p WHERE p.document = d.id) END), 0),"
                 " COUNT(*) FILTER (WHERE d.pages = 0)"
                 " FROM jobs j JOIN documents d ON d.id = j.document"
-                " WHERE j.state IN ('queued', 'running')"
+                f" WHERE j.state IN ('queued', 'running') AND {_WITHIN}",
+                within,
             ).fetchone()
             if not unknown:
                 return known
             mean = self._db.connection.execute(
-                "SELECT COALESCE(AVG(pages), 1) FROM documents WHERE pages > 0"
+                "SELECT COALESCE(AVG(pages), 1) FROM documents d WHERE pages > 0"
+                " AND (:collections IS NULL"
+                "  OR d.collection IN (SELECT value FROM json_each(:collections)))",
+                within,
             ).fetchone()[0]
         return known + unknown * mean
 
@@ -309,33 +323,38 @@ class Jobs:
 
     def get(self, document_id: str) -> Job:
         """One job; JobNotFound."""
-        found = self._select("j.document = ?", (document_id,), "1")
+        found = self._select("j.document = :id", {"id": document_id}, "1")
         if not found:
-            raise JobNotFound(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
+            raise JobNotFound.of(document_id)
         return found[0]
 
-    def list(self, states: Iterable[JobState] = (), *, limit: int = 1000) -> list[Job]:
-        """Jobs in these states (none: all): running ones first, then as they come, then the ended,
-        newest first."""
-        wanted = json.dumps(list(states))
+    def list(
+        self,
+        states: Iterable[JobState] = (),
+        *,
+        limit: int = 1000,
+        collections: Sequence[str] | None = None,
+    ) -> list[Job]:
+        """Jobs in these states (none: all) and collections (None: all): running ones first, then as
+        they come, then the ended, newest first."""
         return self._select(
-            "?1 = '[]' OR j.state IN (SELECT value FROM json_each(?1))",
-            (wanted,),
+            f"{_IN_STATES} AND {_WITHIN}",
+            {"states": json.dumps(list(states)), "collections": _json(collections)},
             "j.state != 'running', j.state != 'queued', j.ended_at DESC, j.priority DESC,"
             f" j.queued_at, j.document LIMIT {int(limit)}",
         )
 
     # Inside
 
-    def _select(self, where: str, values: tuple[str, ...], order: str) -> list[Job]:
+    def _select(self, where: str, values: dict[str, str | None], order: str) -> list[Job]:
         now = self._clock()
         with self._db.lock:
             rows = self._db.connection.execute(
                 # The few are chosen first, and only for them is counted.
                 "SELECT j.*, d.collection, d.pages,"  # noqa: S608 - put together of constants
                 " (SELECT COUNT(*) FROM pages p WHERE p.document = j.document) AS pages_done,"
-                " (SELECT name FROM sources s WHERE s.document = j.document"
-                "  OR s.next_document = j.document ORDER BY s.rowid DESC LIMIT 1) AS name"
+                " COALESCE(d.name, (SELECT name FROM sources s WHERE s.document = j.document"
+                "  OR s.next_document = j.document ORDER BY s.rowid DESC LIMIT 1)) AS name"
                 f" FROM (SELECT * FROM jobs j WHERE {where} ORDER BY {order}) j"
                 f" JOIN documents d ON d.id = j.document ORDER BY {order}",
                 values,
@@ -348,7 +367,7 @@ class Jobs:
                 "SELECT * FROM jobs WHERE document = ?", (document_id,)
             ).fetchone()
         if row is None:
-            raise JobNotFound(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
+            raise JobNotFound.of(document_id)
         return row
 
     def _count(self, condition: str) -> int:
@@ -364,6 +383,10 @@ class Jobs:
                 " ended_at = ? WHERE document = ?",
                 (state, reason, self._clock(), document_id),
             )
+
+
+def _json(values: Sequence[str] | None) -> str | None:
+    return None if values is None else json.dumps([*values])
 
 
 def _job(row: sqlite3.Row, now: float) -> Job:

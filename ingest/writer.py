@@ -64,9 +64,12 @@ class Writer:
         images: ImageStore,
         indexes: Mapping[str, Index],
         settings: IngestSettings,
+        copy_twins: bool = True,
     ) -> None:
         """``folder`` is the data folder; ``indexes`` are by the name of their collection. What a
-        killed process left half done is tidied up."""
+        killed process left half done is tidied up. ``copy_twins``: what another collection has
+        encoded already is copied."""
+        self._copies_twins = copy_twins
         self._database = database
         self._catalog = catalog
         self._jobs = jobs
@@ -305,7 +308,7 @@ class Writer:
                     order.converted.unlink(missing_ok=True)
                 return None
             self._catalog.begin(order.document_id, pages)
-            if not self._catalog.stages(order.document_id):
+            if self._copies_twins and not self._catalog.stages(order.document_id):
                 self._copy_twin(order, pages)
             left = self._left(order.document_id, pages)
             return Begun(left, self._catalog.title(order.document_id))

@@ -11,6 +11,13 @@
     │   ├── ImageError          the question's picture is damaged, too large or no picture
     │   ├── NotInProfile        it needs a model that the profile in use does not have
     │   └── SettingsError       an unknown or impossible setting
+    ├── AccessError             the caller may not do this
+    │   ├── KeyMissing          the server wants an API key
+    │   ├── KeyInvalid          the API key is unknown, expired or revoked
+    │   └── KeyForbidden        the API key does not reach so far
+    ├── Overload                too much at a time; ``retry_after`` says when to come back
+    │   ├── TooManyRequests     more requests a minute than are allowed
+    │   └── Busy                more questions wait than the server lets wait
     ├── DocumentError           this file cannot become pages; trying again will not help
     │   ├── NotADocument        empty, damaged beyond repair, or not what it claims to be
     │   ├── EncryptedDocument   needs a password
@@ -36,7 +43,7 @@ and the HTTP ``status`` it becomes. The message is one line and says what to do.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class PageglassError(Exception):
@@ -71,12 +78,22 @@ class DocumentNotFound(UsageError):
     code = "document-not-found"
     status = 404
 
+    @classmethod
+    def of(cls, document_id: str) -> Self:
+        """What is said of one that is not there, or not for the caller to see."""
+        return cls(f"no document {document_id[:64]!r}: `pageglass status` lists them")
+
 
 class JobNotFound(UsageError):
     """No job has this id."""
 
     code = "job-not-found"
     status = 404
+
+    @classmethod
+    def of(cls, document_id: str) -> Self:
+        """What is said of one that is not there, or not for the caller to see."""
+        return cls(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
 
 
 class JobConflict(UsageError):
@@ -110,6 +127,58 @@ class SettingsError(UsageError):
     """A setting is unknown or impossible."""
 
     code = "settings-invalid"
+
+
+class AccessError(PageglassError):
+    """The caller may not do this."""
+
+    code = "access"
+    status = 403
+
+
+class KeyMissing(AccessError):
+    """The server wants an API key."""
+
+    code = "key-missing"
+    status = 401
+
+
+class KeyInvalid(AccessError):
+    """The API key is unknown, expired or revoked."""
+
+    code = "key-invalid"
+    status = 401
+
+
+class KeyForbidden(AccessError):
+    """The API key does not reach so far."""
+
+    code = "key-forbidden"
+
+
+class Overload(PageglassError):
+    """Too much at a time."""
+
+    code = "overload"
+    status = 503
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """``retry_after`` is in seconds; None where nothing can be said."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TooManyRequests(Overload):
+    """More requests a minute than are allowed."""
+
+    code = "too-many-requests"
+    status = 429
+
+
+class Busy(Overload):
+    """More questions wait than the server lets wait."""
+
+    code = "busy"
 
 
 class DocumentError(PageglassError):

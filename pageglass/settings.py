@@ -346,6 +346,10 @@ class ServerSettings(_Section):
         default=256, ge=0, description="Questions that may wait; more are told to come back."
     )
 
+    stop_seconds: int = Field(
+        default=30, ge=0, description="How long a stop waits for answers under way, in seconds."
+    )
+
     @property
     def keys_needed(self) -> bool:
         """Whether requests need an API key."""

@@ -100,8 +100,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's bytes in a collection. ``name`` is what a person called it, or else the newest of its
-    ``names``."""
+    """A file's bytes in a collection. ``name`` is what a person called it, or else the newest of
+    its ``names``."""
 
     id: str
     collection: str

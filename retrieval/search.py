@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pageglass.cancellation import current
 from pageglass.errors import QuestionError
 from pageglass.settings import SearchSettings
 from pageglass.types import Hit, PageRef, PageStore, RetrieverRank, SearchResult, Why
@@ -82,6 +83,7 @@ class Searcher:
         looked_at = self._reranker.pages if self._reranker else 0
         fused = self.fuse(rankings, max(top_k, looked_at))
         fused_at = time.perf_counter()
+        current().check()
         ranked = self.rerank(question, fused)
         ended = time.perf_counter()
         timings = {

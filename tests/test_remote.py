@@ -90,7 +90,7 @@ def test_errors_come_back_as_what_they_were(local: Services, remote: RemoteServi
         with pytest.raises(DocumentNotFound):
             backend.remove("0" * 32)
         with pytest.raises(DocumentNotFound):
-            backend.page("../healthz", 1)
+            backend.page("../livez", 1)
         with pytest.raises(PageNotFound, match="ferry"):
             backend.page(backend.documents()[0].id, 3)
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import json
 from pathlib import PurePosixPath
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from pydantic import AfterValidator
 
-from api.highlight import highlight
+from api.highlight import ImageFormat, highlight
 from api.problems import one_line
-from api.routes import DocumentId, OpenServices, PageNumber
+from api.routes import DocumentId, IngestView, LookView, PageNumber, SearchView
 from pageglass.boxes import parse_boxes
 from pageglass.errors import DocumentError, NotADocument, UsageError
-from pageglass.types import DEFAULT_COLLECTION, check_collection_name
-from pageglass.wire import DocumentList, DocumentModel, PageModel, RefusedFile, UploadResponse
+from pageglass.types import Document, DocumentState
+from pageglass.wire import (
+    CollectionList,
+    CollectionModel,
+    DocumentChange,
+    DocumentList,
+    DocumentModel,
+    PageModel,
+    RefusedFile,
+    StageModel,
+    UploadResponse,
+)
 
 router = APIRouter(tags=["documents"])
 
@@ -35,10 +48,13 @@ Highlight = Annotated[
 
 @router.post("/documents", status_code=202)
 def add_documents(
-    file: Annotated[list[UploadFile], File(description="One or more PDF files.")],
-    services: OpenServices,
+    file: Annotated[list[UploadFile], File(description="One or more files.")],
+    view: IngestView,
     response: Response,
-    collection: Annotated[str, Form()] = DEFAULT_COLLECTION,
+    collection: Annotated[
+        str | None,
+        Form(description="Default: the key's only collection, or the one named `default`."),
+    ] = None,
     source: Annotated[
         str | None,
         Form(
@@ -50,10 +66,10 @@ def add_documents(
 ) -> UploadResponse:
     """Take files in. They are stored when this returns, and indexed while you go on.
 
-    A file that turns out to be no PDF ends in state ``failed`` with its reason. A file refused at
-    once (an empty one) is listed in ``refused``, unless it is the only one: then the request fails.
+    A file that cannot be read ends in state `failed` with its reason. A file refused at once (an
+    empty one) is listed in `refused`, unless it is the only one: then the request fails.
     """
-    check_collection_name(collection)
+    view.home(collection)
     if source is not None and len(file) > 1:
         raise UsageError("'source' names the place of one file: upload the files one by one")
     taken: list[DocumentModel] = []
@@ -63,7 +79,7 @@ def add_documents(
         try:
             if not upload.size:
                 raise NotADocument(f"{name} is empty")
-            document = services.add(upload.file, name=name, collection=collection, source=source)
+            document = view.add(upload.file, name=name, collection=collection, source=source)
         except DocumentError as error:
             refusals.append((name, error))
         else:
@@ -71,9 +87,10 @@ def add_documents(
     if not taken:
         raise refusals[0][1]
     if len(taken) == 1:
-        response.headers["Location"] = f"/documents/{taken[0].id}"
+        response.headers["Location"] = _job_url(taken[0].id)
     return UploadResponse(
         documents=taken,
+        job_urls=[_job_url(document.id) for document in taken],
         refused=[
             RefusedFile(name=name, code=error.code, detail=one_line(str(error)))
             for name, error in refusals
@@ -82,85 +99,178 @@ def add_documents(
 
 
 @router.get("/documents")
-def list_documents(services: OpenServices, collection: str | None = None) -> DocumentList:
-    """List every document, oldest first."""
-    documents = services.documents(collection=collection)
-    return DocumentList(documents=[DocumentModel.of(document) for document in documents])
+def list_documents(
+    view: LookView,
+    collection: Annotated[str | None, Query(description="Only of this collection.")] = None,
+    tag: Annotated[
+        list[str] | None,
+        Query(max_length=20, description="Only with this tag; repeated: with all of them."),
+    ] = None,
+    state: Annotated[DocumentState | None, Query(description="Only in this state.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[
+        str | None,
+        Query(max_length=200, description="`next_cursor` of the list before."),
+    ] = None,
+) -> DocumentList:
+    """List documents, oldest first, so many at a time."""
+    after = None if cursor is None else _after(cursor)
+    # One more than is shown tells whether there are more.
+    documents = view.documents(
+        collection=collection, tags=tag or (), state=state, after=after, limit=limit + 1
+    )
+    more = len(documents) > limit
+    return DocumentList(
+        documents=[DocumentModel.of(document) for document in documents[:limit]],
+        next_cursor=_cursor(documents[limit - 1]) if more else None,
+    )
 
 
 @router.get("/documents/{document_id}")
-def get_document(document_id: DocumentId, services: OpenServices) -> DocumentModel:
+def get_document(document_id: DocumentId, view: LookView) -> DocumentModel:
     """Show a document and how far it has come."""
-    return DocumentModel.of(services.document(document_id))
+    return DocumentModel.of(view.document(document_id))
+
+
+@router.patch("/documents/{document_id}")
+def change_document(
+    document_id: DocumentId, change: DocumentChange, view: IngestView
+) -> DocumentModel:
+    """Call a document something else, or give it other tags."""
+    return DocumentModel.of(view.change(document_id, name=change.name, tags=change.tags))
 
 
 @router.delete("/documents/{document_id}", status_code=204)
-def remove_document(document_id: DocumentId, services: OpenServices) -> None:
+def remove_document(document_id: DocumentId, view: IngestView) -> None:
     """Remove every trace of a document."""
-    services.remove(document_id)
+    view.remove(document_id)
+
+
+@router.get("/collections")
+def list_collections(view: LookView) -> CollectionList:
+    """List the collections there are, with what they hold."""
+    return CollectionList(
+        collections=[
+            CollectionModel(name=held.name, documents=held.documents, pages=held.pages)
+            for held in view.collections()
+        ]
+    )
 
 
 @router.get("/documents/{document_id}/pages/{number}", response_model_exclude_none=True)
 def get_page(
     document_id: DocumentId,
     number: PageNumber,
-    services: OpenServices,
+    view: SearchView,
     words: Annotated[bool, Query(description="Also every word with its box.")] = False,
 ) -> PageModel:
-    """Show a page's text, label and size."""
-    return PageModel.of(services.page(document_id, number), words=words)
+    """Show a page's text, label and size, and what was done with it."""
+    states = [
+        StageModel(stage=stage.stage, state=stage.state, reason=stage.reason)
+        for stage in view.page_stages(document_id, number)
+    ]
+    return PageModel.of(view.page(document_id, number), words=words, states=states)
 
 
 @router.get(
     "/documents/{document_id}/pages/{number}/image",
     response_class=Response,
     responses={
-        200: {"content": {"image/jpeg": {}}, "description": "The page's image."},
+        200: {
+            "content": {"image/jpeg": {}, "image/webp": {}, "image/png": {}},
+            "description": "The page's image, of the type that Accept likes best; JPEG if in"
+            " doubt.",
+        },
         304: {"description": "The image you have is still the page's image."},
     },
 )
 def get_page_image(
     document_id: DocumentId,
     number: PageNumber,
-    services: OpenServices,
+    view: SearchView,
     marked: Highlight = None,
-    if_none_match: Annotated[str | None, Header()] = None,
+    width: Annotated[
+        int | None, Query(ge=16, le=4096, description="At most so many pixels wide.")
+    ] = None,
+    heatmap: Annotated[
+        str | None,
+        Query(
+            max_length=4000,
+            description="A question: what answered it glows, by the page-image model in use"
+            " (profiles cpu and gpu).",
+        ),
+    ] = None,
+    word: Annotated[
+        str, Query(max_length=100, description="The heat-map of this word of the question only.")
+    ] = "",
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    if_none_match: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Response:
-    """Show a page as a JPEG image, with boxes marked in yellow where you give some."""
-    page = services.page(document_id, number)
-    tag = _entity_tag(page.image, marked)
-    headers = {"ETag": tag, "Cache-Control": _IMAGE_CACHE}
+    """Show a page as an image: smaller, with boxes marked in yellow, or as a heat-map."""
+    page = view.page(document_id, number)
+    format = _best_format(accept)
+    tag = _entity_tag(page.image, marked, width, heatmap, word, format)
+    headers = {"ETag": tag, "Cache-Control": _IMAGE_CACHE, "Vary": "Accept, Authorization"}
     if if_none_match is not None and _matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
-    image = services.page_image(page)
-    if marked:
-        image = highlight(image, parse_boxes(marked), format="JPEG")
-    return Response(image, media_type="image/jpeg", headers=headers)
+    if heatmap is not None:
+        image = view.heat_map(document_id, number, heatmap, word=word)
+    else:
+        image = view.page_image(page)
+    if marked or width or heatmap is not None or format != "JPEG":
+        boxes = parse_boxes(marked) if marked else ()
+        image = highlight(image, boxes, format=format, width=width)
+    return Response(image, media_type=f"image/{format.lower()}", headers=headers)
 
 
-@router.get(
-    "/documents/{document_id}/pages/{number}/heatmap",
-    response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "The page, glowing."}},
-)
-def get_page_heatmap(
-    document_id: DocumentId,
-    number: PageNumber,
-    services: OpenServices,
-    question: Annotated[str, Query(description="What was asked.")],
-    word: Annotated[
-        str, Query(max_length=100, description="Only what answered this word of the question.")
-    ] = "",
-) -> Response:
-    """Show which parts of a page answered a question, by the page-image model in use."""
-    image = services.heat_map(document_id, number, question, word=word)
-    return Response(image, media_type="image/png", headers={"Cache-Control": _IMAGE_CACHE})
+def _job_url(document_id: str) -> str:
+    return f"/jobs/{document_id}"
 
 
-def _entity_tag(image: str, boxes: str | None) -> str:
-    """The image's key, which is a hash of its bytes, and a hash of what is drawn on it."""
-    drawn = f".{hashlib.sha256(boxes.encode()).hexdigest()[:16]}" if boxes else ""
-    return f'"{image}{drawn}"'
+def _cursor(last: Document) -> str:
+    place = json.dumps([last.added_at, last.id]).encode()
+    return base64.urlsafe_b64encode(place).decode().rstrip("=")
+
+
+def _after(cursor: str) -> tuple[str, str]:
+    """What ``_cursor`` was made of; UsageError."""
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        added_at, id = place
+        if not (isinstance(added_at, str) and isinstance(id, str)):
+            raise TypeError
+    except (binascii.Error, ValueError, TypeError):
+        raise UsageError("cursor: must be the next_cursor of a list of documents") from None
+    return added_at, id
+
+
+_FORMATS: dict[str, ImageFormat] = {
+    "image/jpeg": "JPEG",
+    "image/webp": "WEBP",
+    "image/png": "PNG",
+}
+
+
+def _best_format(accept: str) -> ImageFormat:
+    """The image type that an Accept header (RFC 9110, section 12.5.1) names with the highest
+    weight, WebP before JPEG before PNG; JPEG where it names none of them."""
+    weights: dict[ImageFormat, float] = {}
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if kind in _FORMATS:
+            given = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+            try:
+                weights[_FORMATS[kind]] = float(given)
+            except ValueError:
+                continue
+    order: tuple[ImageFormat, ...] = ("WEBP", "JPEG", "PNG")
+    best = max(order, key=lambda format: weights.get(format, 0))
+    return best if weights.get(best, 0) > 0 else "JPEG"
+
+
+def _entity_tag(image: str, *drawn: object) -> str:
+    """The image's key, which is a hash of its bytes, and a hash of what is done to it."""
+    return f'"{image}.{hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]}"'
 
 
 def _matches(if_none_match: str, tag: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Response
 
-from api.routes import OpenServices
+from api.routes import Administered, OpenServices
 from pageglass import __version__
 from pageglass.wire import Alive, Readiness, StatusModel, Version
 
@@ -19,10 +20,14 @@ async def livez() -> Alive:
     return Alive()
 
 
+# Of its own, and one: however many ask, they take no thread from questions.
+_READY = CapacityLimiter(1)
+
+
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Not now."}})
-def readyz(services: OpenServices, response: Response) -> Readiness:
+async def readyz(services: OpenServices, response: Response) -> Readiness:
     """Say whether models, store and queue are there."""
-    readiness = services.readiness()
+    readiness = await to_thread.run_sync(services.readiness, limiter=_READY)
     if not readiness.ready:
         response.status_code = 503
     return readiness
@@ -40,6 +45,6 @@ async def version(services: OpenServices) -> Version:
 
 
 @router.get("/status")
-def status(services: OpenServices) -> StatusModel:
+def status(services: Administered) -> StatusModel:
     """Count what the data folder holds."""
     return StatusModel(**asdict(services.status()))

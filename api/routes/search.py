@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
-from api.routes import OpenServices, RequestId
+from api.routes import AskedQuestions, RequestId, SearchView
 from pageglass.wire import SearchRequest, SearchResponse
 
 router = APIRouter(tags=["search"])
 
 
 @router.post("/search")
-def search(asked: SearchRequest, services: OpenServices, request_id: RequestId) -> SearchResponse:
+async def search(
+    asked: SearchRequest,
+    view: SearchView,
+    questions: AskedQuestions,
+    request: Request,
+    request_id: RequestId,
+) -> SearchResponse:
     """Rank the indexed pages by how well they match, each with the reasons why."""
-    found = services.search(
-        asked.question,
-        image=asked.image,
-        collection=asked.collection,
-        documents=asked.documents,
-        top_k=asked.top_k,
+
+    return await questions.answer(
+        request.receive, lambda: SearchResponse.of(view.search(asked), request_id)
     )
-    return SearchResponse.of(found, request_id)

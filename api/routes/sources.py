@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, UploadFile
 from pydantic import BaseModel, ConfigDict, Field, Json
 
-from api.routes import OpenServices
+from api.routes import Administered
 from ingest.sources import Deletion, FileState, Source
 from pageglass.types import check_collection_name
 
@@ -90,7 +90,7 @@ class Taken(_Model):
 
 
 @router.get("")
-def list_sources(folder: str, services: OpenServices) -> SourceList:
+def list_sources(folder: str, services: Administered) -> SourceList:
     """List what a watcher of the folder took."""
     found = services.writer.sources(folder)
     return SourceList(sources=[SourceModel.of(source) for source in found])
@@ -105,7 +105,7 @@ def take_source(
     state: Annotated[
         Json[FileStateModel], Form(description="Its size, time, inode and device, as JSON.")
     ],
-    services: OpenServices,
+    services: Administered,
 ) -> Taken:
     """Take a watched file in; behind what people add themselves."""
     new = services.writer.take(
@@ -120,25 +120,25 @@ def take_source(
 
 
 @router.post("/renamed", status_code=204)
-def rename_source(renamed: Renamed, services: OpenServices) -> None:
+def rename_source(renamed: Renamed, services: Administered) -> None:
     """Give a source its new place; nothing is read or encoded."""
     source = renamed.source.plain()
     services.writer.renamed(source, path=renamed.path, state=renamed.state.plain())
 
 
 @router.post("/missing", status_code=204)
-def miss_sources(missing: Missing, services: OpenServices) -> None:
+def miss_sources(missing: Missing, services: Administered) -> None:
     """Note since when files are gone."""
     services.writer.missing([source.plain() for source in missing.sources], missing.since)
 
 
 @router.post("/hold", status_code=204)
-def hold_sources(held: SourceList, services: OpenServices) -> None:
+def hold_sources(held: SourceList, services: Administered) -> None:
     """Hold removals back until a person says so."""
     services.writer.hold([source.plain() for source in held.sources])
 
 
 @router.post("/forget", status_code=204)
-def forget_sources(gone: SourceList, services: OpenServices) -> None:
+def forget_sources(gone: SourceList, services: Administered) -> None:
     """Let go of files that are gone, and of their documents unless they have other names."""
     services.writer.forget([source.plain() for source in gone.sources])

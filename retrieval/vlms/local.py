@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pageglass.cancellation import current
 from pageglass.errors import ModelError, ModelTimeout, PromptTooLong
 from pageglass.settings import ModelSettings
 from retrieval.checkpoints import Checkpoint
@@ -37,6 +38,9 @@ _SIZES: Mapping[str, Literal["side", "area"]] = MappingProxyType(
     }
 )
 """What ``longest_edge`` (``max_pixels``) means in a family's image processor, by model_type."""
+
+_LOOK_SECONDS = 0.5
+"""How often a call that waits for its turn looks whether it was called off."""
 
 _YES = ("yes", "Yes", "YES", " yes", " Yes", " YES")
 _NO = ("no", "No", "NO", " no", " No", " NO")
@@ -114,6 +118,7 @@ class LocalVlm:
             )
             ids = written.tolist()
             finished = bool(ids) and ids[-1] in loaded.ends
+            current().check()
             if watch.stopped and not finished and len(ids) < tokens:
                 raise self._late(seconds)
         return Reply(
@@ -135,6 +140,7 @@ class LocalVlm:
         with self._ready(seconds) as (loaded, ends):
 
             def answers(batch: Sequence[Prompt]) -> list[tuple[float, int]]:
+                current().check()
                 if time.monotonic() >= ends:
                     raise self._late(seconds)
                 inputs = _inputs(loaded, batch)
@@ -166,9 +172,13 @@ class LocalVlm:
     def _ready(self, seconds: float) -> Generator[tuple[_Loaded, float]]:
         """The loaded model to itself, and when the time is over."""
         ends = time.monotonic() + seconds
-        if seconds <= 0 or not self._turn.acquire(timeout=seconds):
-            raise self._late(seconds)
+        while not self._turn.acquire(timeout=max(0.0, min(ends - time.monotonic(), _LOOK_SECONDS))):
+            current().check()
+            if time.monotonic() >= ends:
+                raise self._late(seconds)
         try:
+            if time.monotonic() >= ends:
+                raise self._late(seconds)
             if self._loaded is None:
                 self._loaded = _load(self._checkpoint, self._settings, self.image_pixels)
             if time.monotonic() >= ends:
@@ -213,7 +223,7 @@ class _Watch:
             text = self._decode(input_ids[0, self._start :])
             # A character may take several tokens; until the last, it reads as U+FFFD.
             self._hand_on(text.rstrip("\ufffd"))
-        self.stopped = time.monotonic() >= self._ends
+        self.stopped = time.monotonic() >= self._ends or current().cancelled
         return input_ids.new_full((1,), self.stopped, dtype=library("torch").bool)
 
     def finish(self, ids: Sequence[int]) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pageglass import prompts
+from pageglass.cancellation import current
 from pageglass.errors import ModelError, ModelServerError, ModelTimeout, PromptTooLong
 from retrieval.vlms import Message, Prompt, PromptImage, Reply, YesAnswers
 
@@ -298,14 +299,17 @@ class OpenAIVlm:
             async with asyncio.timeout(seconds):
                 return await ask(_Call(client, time.monotonic() + seconds))
 
+        calling_off = current()
         future = asyncio.run_coroutine_threadsafe(within(), loop)
         try:
-            if pieces is not None and on_text is not None:
-                future.add_done_callback(lambda _: pieces.put(None))
-                for piece in iter(pieces.get, None):
-                    on_text(piece)
-            error = future.exception()
+            with calling_off.stopping(future.cancel):
+                if pieces is not None and on_text is not None:
+                    future.add_done_callback(lambda _: pieces.put(None))
+                    for piece in iter(pieces.get, None):
+                        on_text(piece)
+                error = future.exception()
         except CancelledError:
+            calling_off.check()
             raise self._error("was let go of while it was asked") from None
         finally:
             future.cancel()

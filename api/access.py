@@ -1,0 +1,172 @@
+"""Who is asking: API keys, the sites they may be used from, and how often a minute."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from anyio import CapacityLimiter, to_thread
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.keys import Keys, KeyScope
+from api.problems import pageglass_problem, request_id_of
+from pageglass.errors import KeyForbidden, KeyInvalid, KeyMissing, PageglassError, TooManyRequests
+
+REQUESTS_PER_MINUTE = 600
+"""Where keys are needed and neither key nor settings say otherwise: a search shows up to twenty
+images, so this is about thirty searches."""
+
+PUBLIC = frozenset(
+    "/ /docs /element.js /livez /openapi.json /page.css /page.js /readyz /version".split()
+)
+"""Paths that tell nothing about documents and are answered to everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a caller may do. ``key_id`` is None where no key was needed; ``collections`` None means
+    all."""
+
+    scopes: frozenset[KeyScope]
+    key_id: str | None = None
+    collections: tuple[str, ...] | None = None
+
+    def require(self, *scopes: KeyScope) -> None:
+        """KeyForbidden where what needs one of ``scopes`` is not the caller's to do."""
+        if self.scopes.isdisjoint(scopes):
+            raise KeyForbidden(
+                f"this API key may not do that: it needs the scope {' or '.join(scopes)}"
+                f" (`pageglass keys add --scope {scopes[0]}`)"
+            )
+
+    def require_collection(self, collection: str) -> None:
+        """KeyForbidden where a collection, be it there or not, is not the caller's to use."""
+        if self.collections is not None and collection not in self.collections:
+            raise KeyForbidden(
+                f"this API key may not use the collection {collection[:64]!r}: it is limited to"
+                f" {', '.join(self.collections)}"
+            )
+
+    def require_all(self) -> None:
+        """KeyForbidden where the caller does not see every collection."""
+        if self.collections is not None:
+            raise KeyForbidden("this API key is limited to collections, and that concerns them all")
+
+
+EVERYTHING = Access(frozenset(("search", "ask", "ingest", "admin")))
+"""What the machine's own people may do, where no key is needed."""
+
+
+def access_of(scope: Scope) -> Access:
+    """What the request's caller may do; Authenticate has seen to it."""
+    return scope["state"]["access"]
+
+
+class Authenticate:
+    """Finds out who is asking, and refuses whom it does not know or who asks too often.
+
+    A key is honoured where none is needed, too: then it limits. Other credentials are passed over
+    there, since programs made for other services always send some.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        needed: bool,
+        token: str,
+        origins: Sequence[str],
+        requests_per_minute: int | None,
+    ) -> None:
+        """``token`` is that of the data folder's owner: whoever can read it may do everything.
+        ``origins`` are the sites from which keys that name none may be used."""
+        self._app = app
+        self._keys = keys
+        self._needed = needed
+        self._token = token
+        self._origins: Collection[str] = frozenset(origins)
+        self._rate = requests_per_minute or (REQUESTS_PER_MINUTE if needed else None)
+        self._window = MovingWindowRateLimiter(MemoryStorage())
+        # Of their own: whoever asks must be known before a thread is his.
+        self._threads = CapacityLimiter(4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, with its Access, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            if scope["path"] not in PUBLIC:
+                scope["state"]["access"] = await self._access(scope)
+        except PageglassError as error:
+            await pageglass_problem(request_id_of(scope), error)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _access(self, scope: Scope) -> Access:
+        headers = Headers(scope=scope)
+        kind, _, credential = headers.get("authorization", "").partition(" ")
+        credential = credential.strip() if kind.lower() == "bearer" else ""
+        if hmac.compare_digest(credential.encode(), self._token.encode()):
+            return EVERYTHING
+        client = scope["client"][0] if scope.get("client") else "?"
+        if not credential.startswith("pgk_"):
+            self._count(client, self._rate)
+            if not self._needed:
+                return EVERYTHING
+            if credential:
+                raise KeyInvalid("this is no API key of Pageglass: they begin with pgk_")
+            raise KeyMissing(
+                "this server wants an API key: send `Authorization: Bearer KEY`"
+                " (`pageglass keys add` makes one)"
+            )
+        try:
+            key = await to_thread.run_sync(self._keys.check, credential, limiter=self._threads)
+        except KeyInvalid:
+            # Guessing is no use, and must not be free.
+            self._count(client, self._rate)
+            raise
+        self._count(key.id, key.requests_per_minute or self._rate)
+        allowed = frozenset(key.origins) or self._origins
+        origin = _origin(scope, headers)
+        own = f"{scope['scheme']}://{headers.get('host', '')}"
+        if (origin is not None and origin not in allowed and (key.origins or origin != own)) or (
+            origin is None and key.origins
+        ):
+            raise KeyForbidden(
+                "this API key may not be used from here: it is for pages of "
+                + (", ".join(sorted(allowed)) or "this server itself")
+            )
+        return Access(
+            frozenset(scope for scope in EVERYTHING.scopes if key.allows(scope)),
+            key.id,
+            key.collections,
+        )
+
+    def _count(self, who: str, limit: int | None) -> None:
+        if limit is None:
+            return
+        item = RateLimitItemPerMinute(limit)
+        if not self._window.hit(item, who):
+            reset = self._window.get_window_stats(item, who).reset_time
+            raise TooManyRequests(
+                f"more than {limit:,} requests a minute (setting server.requests_per_minute): come"
+                " back a little later",
+                max(1.0, reset - time.time()),
+            )
+
+
+def _origin(scope: Scope, headers: Headers) -> str | None:
+    """The site whose page asks; None for what is no page."""
+    origin = headers.get("origin")
+    if origin is None and headers.get("sec-fetch-site") == "same-origin":
+        # Browsers leave it out where a page of our own reads.
+        return f"{scope['scheme']}://{headers.get('host', '')}"
+    return origin
