@@ -138,7 +138,9 @@ def _describe_access(app: FastAPI) -> None:
             return app.openapi_schema
         schema = described()
         schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
-        schemes[bearer.scheme_name] = bearer.model.model_dump(by_alias=True, exclude_none=True)
+        schemes[bearer.scheme_name] = bearer.model.model_dump(
+            mode="json", by_alias=True, exclude_none=True
+        )
         for path, operations in schema["paths"].items():
             for operation in operations.values():
                 scopes = needs[operation["operationId"]]
