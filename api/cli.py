@@ -728,6 +728,27 @@ def serve(
         typer.echo("stopped", err=True)
 
 
+@app.command(short_help="Offer search, answers and pages to language models.")
+def mcp(ctx: typer.Context) -> None:
+    """Offer the tools search, ask and get_page over the Model Context Protocol, on standard input
+    and output: desktop assistants and agents start this command by themselves.
+
+    While a server owns the data folder this goes through it; otherwise no other command can use
+    the folder until this one ends. Needs the extra `mcp`.
+
+    \b
+    pageglass mcp
+    """
+    settings = _begin(ctx, as_json=False)
+    from api.mcp import serve as serve_tools
+
+    try:
+        with _open(settings, "mcp") as backend:
+            serve_tools(backend)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+
+
 @models_app.command("pull", short_help="Fetch them, so that nothing is fetched later.")
 def models_pull(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Fetch the checkpoints of the profile and settings in use, base models of adapters included.

@@ -150,7 +150,7 @@ async def _on_http_exception(request: Request, error: Exception) -> ProblemRespo
 
 async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors = list(_invalid_fields(error.errors()))
+    errors = list(invalid_fields(error.errors()))
     return problem(
         request_id_of(request.scope),
         status=422,
@@ -161,7 +161,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
     )
 
 
-def _invalid_fields(errors: Sequence[Any]) -> Iterator[InvalidField]:
+def invalid_fields(errors: Sequence[Any]) -> Iterator[InvalidField]:
     """What pydantic found, without the input itself: it may be long, private or not JSON."""
     for error in errors[:20]:
         # The first part says where the value came from (body, query, path).

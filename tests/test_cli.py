@@ -43,6 +43,7 @@ COMMANDS = (
     "rm",
     "watch",
     "serve",
+    "mcp",
     "models",
     "cost",
     "copy",
