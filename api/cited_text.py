@@ -16,6 +16,7 @@ from pageglass.types import Answer, Citation
 
 _NAME_CHARACTERS = 120
 _LABEL_CHARACTERS = 20
+_UNVERIFIED = "\n\n(This is not verified: no page bears it out.)"
 
 
 def whole_text(answer: Answer, *, page_at: str | None = None) -> str:
@@ -26,12 +27,12 @@ def whole_text(answer: Answer, *, page_at: str | None = None) -> str:
 def after_text(answer: Answer, *, page_at: str | None = None) -> str:
     """What follows an answer's text: the numbers of its citations, and the list of its sources.
 
-    Empty where it cites nothing. ``page_at`` is where the search page is (http://host:8321/): each
-    source is followed by the address that opens it there.
+    Where it cites nothing, nothing, or that it is not verified. ``page_at`` is where the search
+    page is (http://host:8321/): each source is followed by the address that opens it there.
     """
     if not answer.citations:
-        return ""
-    numbers = "".join(f"[{number}]" for number in range(1, len(answer.citations) + 1))
+        return _UNVERIFIED if answer.status == "unverified" else ""
+    numbers = " ".join(f"[{number}]" for number in range(1, len(answer.citations) + 1))
     sources = "\n".join(_sources(answer.citations, page_at))
     return f" {numbers}\n\nSources:\n\n{sources}"
 

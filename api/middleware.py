@@ -174,7 +174,7 @@ class BodyLimits:
         if method == "POST" and path in ("/documents", "/sources"):
             limit, over = self._upload_bytes, f"{self._upload_mb:,} MB (setting server.upload_mb)"
             return limit, f"the upload is larger than {over}"
-        if method == "POST" and path in ("/ask", "/search"):
+        if method == "POST" and path in ("/ask", "/search", "/v1/chat/completions"):
             limit = self._question_bytes
             over = f"{limit >> 20:,} MB as JSON (setting search.picture_mb; base64 adds a third)"
             return limit, f"the question and its picture are larger than {over}"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import http
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
+from api.chat_models import ChatError
 from pageglass.cancellation import Cancelled
 from pageglass.errors import Overload, PageglassError, UsageError
 from pageglass.wire import InvalidField, Problem
@@ -35,10 +36,28 @@ _BY_STATUS: dict[int, tuple[str, str | None]] = {
 }
 
 
+_CHAT = "/v1/"
+"""Below it are chat clients, which know no problem documents."""
+
+
 class ProblemResponse(JSONResponse):
-    """A problem document."""
+    """A problem document; to chat clients, the same as OpenAI would say it."""
 
     media_type = "application/problem+json"
+
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(problem.model_dump(exclude_none=True), problem.status, headers)
+        self._problem = problem
+        self._more_headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if not scope["path"].startswith(_CHAT):
+            await super().__call__(scope, receive, send)
+            return
+        error = ChatError.of(self._problem).model_dump()
+        response = JSONResponse(error, self.status_code, self._more_headers)
+        await response(scope, receive, send)
 
 
 class BodyTooLarge(HTTPException):
@@ -68,7 +87,7 @@ def problem(
         request_id=request_id,
         errors=list(errors) if errors else None,
     )
-    return ProblemResponse(body.model_dump(exclude_none=True), status, headers)
+    return ProblemResponse(body, headers)
 
 
 def request_id_of(scope: Scope) -> str:

@@ -8,6 +8,7 @@
     │   ├── JobNotFound         no job has this id
     │   ├── JobConflict         the job is not in a state in which that can be done
     │   ├── PageNotFound        the document has no such page
+    │   ├── ChatModelNotFound   no collection is called like the model of a chat
     │   ├── ImageError          the question's picture is damaged, too large or no picture
     │   ├── NotInProfile        it needs a model that the profile in use does not have
     │   └── SettingsError       an unknown or impossible setting
@@ -107,6 +108,13 @@ class PageNotFound(UsageError):
     """The document has no such page."""
 
     code = "page-not-found"
+    status = 404
+
+
+class ChatModelNotFound(UsageError):
+    """No collection is called like the model of a chat."""
+
+    code = "model-not-found"
     status = 404
 
 

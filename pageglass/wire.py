@@ -54,24 +54,27 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 2)
 
 
-def _unicode(text: str) -> str:
-    """JSON can spell half of a surrogate pair, which is no text to a tokenizer or a database."""
+def check_unicode(text: str) -> str:
+    """``text``; ValueError where it has half of a surrogate pair, which JSON can spell, and which
+    is no text to a tokenizer or a database."""
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ValueError("has half of a surrogate pair in it, which is no Unicode text")
     return text
 
 
-Text = Annotated[str, AfterValidator(_unicode)]
+Text = Annotated[str, AfterValidator(check_unicode)]
 Tag = Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[^\s,](?:[^,\n]*[^\s,])?$")]
 """A tag: one line, no comma, no space around it."""
 
 
 def _from_base64(value: object) -> object:
-    """Bytes of base64 text, bare or as a ``data:`` URL; lines may be broken."""
-    if not isinstance(value, str):
-        return value
-    head, comma, body = value.partition(",")
-    text = body if comma and head.startswith("data:") else value
+    return from_base64(value) if isinstance(value, str) else value
+
+
+def from_base64(given: str) -> bytes:
+    """Bytes of base64 text, bare or as a ``data:`` URL; lines may be broken. ValueError."""
+    head, comma, body = given.partition(",")
+    text = body if comma and head.startswith("data:") else given
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):

@@ -96,11 +96,9 @@ class ExtractiveModel:
         A question or pages without words give an empty draft. Takes milliseconds, and the same
         question gets the same answer. Raises ModelError when MiniLM's files cannot be used.
         """
-        del seconds, objections
-        draft = self.explain(asked.text, pages)[0]
-        if on_text is not None and draft.text:
-            on_text(draft.text)
-        return draft
+        # Nothing is heard before it was judged: it takes no time, and may well be declined.
+        del seconds, objections, on_text
+        return self.explain(asked.text, pages)[0]
 
     def explain(self, question: str, pages: Sequence[ShownPage]) -> tuple[Draft, Evidence | None]:
         """As ``generate``, with the evidence that ``support`` was made of (None: no passage)."""
