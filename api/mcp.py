@@ -22,6 +22,7 @@ from api.backend import Backend
 from api.cited_text import place_of, whole_text
 from api.problems import invalid_fields, one_line
 from pageglass import __version__, prompts
+from pageglass.cancellation import Cancellation, Cancelled
 from pageglass.errors import MissingExtra, PageglassError
 from pageglass.types import Hit, TextSource
 from pageglass.wire import AnswerModel, SearchResponse
@@ -129,6 +130,8 @@ class _Tool:
             return _refusal("; ".join(f"{field.field}: {field.message}" for field in fields))
         except PageglassError as error:
             return _refusal(str(error))
+        except Cancelled:
+            return _refusal("the call was called off")
         except Exception:
             _log.exception("the tool %s failed", self.name)
             return _refusal("an unexpected error: the log of `pageglass mcp` has more")
@@ -173,10 +176,17 @@ async def _serve(backend: Backend) -> None:
         tool = tools.get(params.name)
         if tool is None:
             return _refusal(f"no tool {params.name[:80]!r}: there are {', '.join(tools)}")
-        # A call that is cancelled is left to end by itself; its client need not wait for it.
-        return await to_thread.run_sync(
-            tool.call, backend, params.arguments or {}, abandon_on_cancel=True
-        )
+        cancellation = Cancellation()
+
+        def call() -> types.CallToolResult:
+            with cancellation.applied():
+                return tool.call(backend, params.arguments or {})
+
+        try:
+            return await to_thread.run_sync(call, abandon_on_cancel=True)
+        except anyio.get_cancelled_exc_class():
+            cancellation.cancel()
+            raise
 
     server = Server(
         "pageglass",
@@ -230,7 +240,8 @@ def _get_page(backend: Backend, wanted: _WhichPage) -> Result:
         text=page.text,
         text_source=page.text_source,
     )
-    return f"{_DATA}\n{prompts.page_text(ref.number, page.text)}", result, images
+    text = prompts.page_text(ref.number, page.text, characters=None)
+    return f"{_DATA}\n{text}", result, images
 
 
 def _pages(hits: Sequence[Hit]) -> list[str]:

@@ -51,9 +51,9 @@ def page_heading(number: int, document_name: str, label: str) -> str:
     return f"Page {number}, from the document {_name(document_name)}, printed page {_name(label)}:"
 
 
-def page_text(number: int, text: str) -> str:
-    """A page's text between its marks."""
-    shown = as_data(text[:_PAGE_CHARACTERS])
+def page_text(number: int, text: str, *, characters: int | None = _PAGE_CHARACTERS) -> str:
+    """A page's text between its marks: so many characters of it, or all."""
+    shown = as_data(text[:characters])
     return f'<page number="{number}">\n{shown}\n</page>'
 
 

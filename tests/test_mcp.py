@@ -19,6 +19,7 @@ from PIL import Image
 
 from api.services import Services
 from pageglass.settings import load_settings
+from tests.openai_server import openai_server
 from tests.test_app import FERRY, TURBINE
 from tests.test_cli import environment, read_until, running
 from tests.tiny import pdf
@@ -209,6 +210,29 @@ def test_it_goes_through_the_server_that_owns_the_folder(data: Path, tmp_path: P
     with running(data, "serve", "--port", "0") as server:
         read_until(server, "listens at")
         assert speak(data, talk, tmp_path / "log") == ""
+
+
+def test_a_call_that_is_cancelled_calls_the_model_off(data: Path, tmp_path: Path) -> None:
+    async def talk(client: Client) -> None:
+        with anyio.move_on_after(30) as waiting:
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.call_tool, "ask", {"question": "When does the ferry go?"})
+                while not model.completions:
+                    await anyio.sleep(0.02)
+                group.cancel_scope.cancel()
+            while not model.hung_up:
+                await anyio.sleep(0.02)
+        assert not waiting.cancelled_caught
+        assert not (await client.call_tool("search", {"question": "ferry"})).is_error
+
+    settings = tmp_path / "pageglass.toml"
+    with openai_server() as model:
+        settings.write_text(
+            f'[answer]\nurl = "{model.url}"\nretries = 0\n[models]\nanswer = "{model.model}"\n'
+        )
+        model.misbehave("slow")
+        log = speak(data, talk, tmp_path / "log", "--config", str(settings))
+    assert log == ""
 
 
 def test_without_a_client_it_ends_and_prints_nothing(data: Path) -> None:
