@@ -57,10 +57,10 @@ def address(folder: Path) -> Iterator[str]:
             yield address
 
 
-def client_of(address: str) -> openai.OpenAI:
+def client_of(address: str, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(
         base_url=f"{address}/v1",
-        api_key="none",
+        api_key=key,
         max_retries=0,
         timeout=60,
         http_client=openai.DefaultHttpxClient(trust_env=False),
@@ -377,6 +377,41 @@ def test_a_fault_says_nothing_of_the_inside(settings: Settings) -> None:
         with pytest.raises(openai.APIError) as late:
             streamed(client, "begin, then fail")
         assert "swordfish" not in str(late.value.body)
+
+
+def test_a_key_reaches_its_own_collections_alone(folder: Path) -> None:
+    settings = load_settings({"data_dir": folder / "keys", "server": {"keys": "on"}})
+    with Services(settings, command="test") as services:
+        ingest(services, pdf(folder / "ferry.pdf", FERRY), "ferry.pdf")
+        ingest(services, pdf(folder / "turbine.pdf", TURBINE), "turbine.pdf", "plant")
+        _, asking = services.keys.add("chat", ["ask"], collections=["plant"])
+        _, searching = services.keys.add("page", ["search"])
+        with serving(services) as address:
+            with client_of(address, key=asking) as client:
+                assert [model.id for model in client.models.list()] == [
+                    "pageglass",
+                    "pageglass/plant",
+                ]
+                for question in (QUESTION, "When was turbine 7 stopped?"):
+                    reply = client.chat.completions.create(
+                        model="pageglass", messages=user(question)
+                    )
+                    found = extra(reply, "pageglass")["pages"]
+                    assert {page["document_name"] for page in found} == {"turbine.pdf"}
+                # Be it there or not, it looks the same.
+                for other in ("pageglass/default", "pageglass/nope"):
+                    with pytest.raises(openai.NotFoundError, match="no model"):
+                        client.chat.completions.create(model=other, messages=user(QUESTION))
+            with client_of(address, key=searching) as client:
+                assert len(list(client.models.list())) == 3
+                with pytest.raises(openai.PermissionDeniedError) as forbidden:
+                    client.chat.completions.create(model="pageglass", messages=user(QUESTION))
+                assert forbidden.value.type == "permission_error"
+            with client_of(address, key="none") as client:
+                with pytest.raises(openai.AuthenticationError) as unknown:
+                    client.models.list()
+                assert unknown.value.code == "key-invalid"
+                assert unknown.value.type == "authentication_error"
 
 
 # A model that writes
