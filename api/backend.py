@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,9 +22,37 @@ from pageglass.types import (
 
 if TYPE_CHECKING:
     from api.looking import Status
+    from api.remote import RemoteServices
     from api.services import FileReport, Progress
     from ingest.backup import BackupReport
     from ingest.check import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a server answers, and the key that opens it."""
+
+    address: str
+    key: str | None = field(repr=False)
+    machine: str = field(default_factory=lambda: f"{socket.gethostname()}:")
+    """Said before the paths of this machine's files, so that those of another are not taken for
+    them; empty for the owner of a data folder here."""
+
+    def connect(self) -> RemoteServices:
+        """The server's services."""
+        from api.remote import RemoteServices
+
+        return RemoteServices(self.address, self.key, machine=self.machine)
+
+
+def server_of(data_dir: Path) -> Server | None:
+    """The server that owns the data folder, if one does."""
+    from api.owner import owner_of
+
+    owner = owner_of(data_dir)
+    if owner is None or owner.address is None:
+        return None
+    return Server(owner.address, getattr(owner, "token", None), machine="")
 
 
 class Backend(Protocol):
@@ -147,31 +177,22 @@ class Onlooker(Protocol):
         ...
 
 
-def look(settings: Settings) -> Onlooker:
-    """The server that owns the data folder, or its catalog, read-only, whoever owns it."""
+def look(settings: Settings, server: Server | None = None) -> Onlooker:
+    """The server, else the one that owns the data folder, else its catalog, read-only."""
     from api.looking import Looking
-    from api.owner import owner_of
 
-    owner = owner_of(settings.data_dir)
-    if owner is not None and owner.address is not None:
-        from api.remote import RemoteServices
-
-        return RemoteServices(owner.address)
-    return Looking(settings)
+    server = server or server_of(settings.data_dir)
+    return Looking(settings) if server is None else server.connect()
 
 
-def open_backend(settings: Settings, *, command: str) -> Backend:
-    """The server that owns the data folder, or the folder itself.
+def open_backend(settings: Settings, *, command: str, server: Server | None = None) -> Backend:
+    """The server, else the one that owns the data folder, else the folder itself.
 
     Raises FolderInUse where a process that is no server owns it.
     """
-    from api.owner import owner_of
-
-    owner = owner_of(settings.data_dir)
-    if owner is not None and owner.address is not None:
-        from api.remote import RemoteServices
-
-        return RemoteServices(owner.address)
+    server = server or server_of(settings.data_dir)
+    if server is not None:
+        return server.connect()
 
     # Imported late: this brings the models' and the index's libraries with it.
     from api.services import Services

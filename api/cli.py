@@ -22,7 +22,7 @@ from pageglass.errors import DocumentNotFound, PageglassError, UsageError
 from pageglass.types import DEFAULT_COLLECTION, Document, JobState
 
 if TYPE_CHECKING:
-    from api.backend import Backend, Onlooker
+    from api.backend import Backend, Onlooker, Server
     from api.services import FileReport
     from ingest.sources import SourceRegistry
     from ingest.watch import PlannedAction
@@ -39,6 +39,7 @@ class _Options:
     data_dir: Path | None
     profile: str | None
     verbose: int
+    server: Server | None = None
     json: bool = False
 
 
@@ -166,6 +167,13 @@ def before_every_command(
             help="Settings file (PAGEGLASS_CONFIG); default: pageglass.toml here, if there is one.",
         ),
     ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Go through this server instead (PAGEGLASS_URL); its key is in PAGEGLASS_KEY.",
+        ),
+    ] = None,
     verbose: Annotated[
         int,
         typer.Option(
@@ -193,10 +201,19 @@ def before_every_command(
     Settings come from flags, then PAGEGLASS_... variables, then pageglass.toml.
     """
     del version
+    if server and data_dir is not None:
+        raise UsageError("--server has a data folder of its own: leave --data-dir out")
+    if data_dir is None:
+        server = server or os.environ.get("PAGEGLASS_URL")
     if config is not None:
         # The settings read the file's name from here, whoever sets it.
         os.environ["PAGEGLASS_CONFIG"] = str(config)
     ctx.obj = _Options(data_dir, profile, verbose)
+    if server:
+        from api.backend import Server
+
+        # Never a flag: whoever uses the machine can read those of others.
+        ctx.obj.server = Server(server, os.environ.get("PAGEGLASS_KEY") or None)
 
 
 @app.command(short_help="Index files and folders of them.")
@@ -230,7 +247,7 @@ def ingest(
     from ingest.watch import files_in
 
     reports: list[FileReport] = []
-    with _open(settings, "ingest") as backend:
+    with _open(ctx, settings) as backend:
         # A status is not free: it adds up what the data folder takes on disk.
         files = sum(1 for _ in files_in(paths)) if paths else _queued(backend)
         with ingest_progress(files) as progress:
@@ -273,7 +290,7 @@ def ask(
     pageglass ask "When does the lease end?" --save-pages cited/
     """
     settings = _begin(ctx, as_json)
-    with _open(settings, "ask") as backend:
+    with _open(ctx, settings) as backend:
         answer = backend.ask(
             _text(question),
             image=_picture(image),
@@ -322,7 +339,7 @@ def search(
     settings = _begin(ctx, as_json)
     if save_heatmaps is not None and not question.strip():
         raise UsageError("--save-heatmaps shows what answers a question: give one")
-    with _open(settings, "search") as backend:
+    with _open(ctx, settings) as backend:
         found = backend.search(
             _text(question),
             image=_picture(image),
@@ -368,9 +385,7 @@ def status(
     """
     settings = _begin(ctx, as_json)
     _check_follow(follow, as_json)
-    from api.backend import look
-
-    with look(settings) as onlooker:
+    with _look(ctx, settings) as onlooker:
         if follow:
             _follow(onlooker)
             return
@@ -420,10 +435,8 @@ def jobs(
     """
     settings = _begin(ctx, as_json)
     _check_follow(follow, as_json)
-    from api.backend import look
-
     states = _states(state or (["queued", "running"] if not as_json else []))
-    with look(settings) as onlooker:
+    with _look(ctx, settings) as onlooker:
         if follow:
             _follow(onlooker)
             return
@@ -458,7 +471,7 @@ def retry(
     settings = _begin(ctx, as_json)
     if bool(documents) == every:
         raise UsageError("name the documents, or say --all")
-    with _open(settings, "retry") as backend:
+    with _open(ctx, settings) as backend:
         if every:
             number = backend.retry_dead()
         else:
@@ -485,7 +498,7 @@ def cancel(
     pageglass cancel huge.pdf
     """
     settings = _begin(ctx, as_json)
-    with _open(settings, "cancel") as backend:
+    with _open(ctx, settings) as backend:
         ids = _resolve(backend, documents, collection)
         for id in ids:
             backend.cancel(id)
@@ -516,9 +529,12 @@ def deletions(
     if remove and keep:
         raise UsageError("say --remove or --keep, not both")
     # Watched files are known by their whole path; that of a folder which is gone can be told, too.
+    server: Server | None = ctx.obj.server
     below = as_text(folder.resolve()) if folder is not None else None
+    if below is not None and server is not None:
+        below = server.machine + below
     if remove or keep:
-        with _open(settings, "deletions") as backend:
+        with _open(ctx, settings) as backend:
             number = backend.settle_held(remove=remove, folder=below)
         word = "removed" if remove else "kept"
         if as_json:
@@ -526,9 +542,7 @@ def deletions(
         else:
             typer.echo(f"{word}: {number}")
         return
-    from api.backend import look
-
-    with look(settings) as onlooker:
+    with _look(ctx, settings) as onlooker:
         held = [h for h in onlooker.held() if below is None or h.path.startswith(f"{below}/")]
     if as_json:
         from pageglass.wire import DeletionModel
@@ -561,7 +575,7 @@ def check(
     settings = _begin(ctx, as_json)
     from dataclasses import asdict
 
-    with _open(settings, "check") as backend:
+    with _open(ctx, settings) as backend:
         findings = backend.check(repair=repair, deep=deep)
     if as_json:
         printing.print_json({"findings": [asdict(finding) for finding in findings]})
@@ -591,10 +605,10 @@ def backup(
     \b
     pageglass backup /backups/monday
     """
-    settings = _begin(ctx, as_json)
+    settings = _begin(ctx, as_json, here=True)
     from dataclasses import asdict
 
-    with _open(settings, "backup") as backend:
+    with _open(ctx, settings) as backend:
         report = backend.backup(folder)
     if as_json:
         printing.print_json(asdict(report))
@@ -620,7 +634,7 @@ def remove(
     """
     settings = _begin(ctx, as_json)
     outcomes: list[dict[str, str]] = []
-    with _open(settings, "rm") as backend:
+    with _open(ctx, settings) as backend:
         for wanted in documents:
             try:
                 id = _resolve(backend, [wanted], collection)[0]
@@ -672,15 +686,15 @@ def watch(
     """
     settings = _begin(ctx, as_json, watch=_watch_flags(by_folder, poll))
     if dry_run:
-        _print_plan(settings, folders, collection, as_json)
+        _print_plan(ctx, settings, folders, collection, as_json)
         return
     if as_json:
         raise UsageError("--json goes with --dry-run")
     _make_folders(folders)
     try:
-        with _open(settings, "watch") as backend:
+        with _open(ctx, settings) as backend:
             typer.echo(f"watching {', '.join(map(str, folders))} (Ctrl-C ends it)", err=True)
-            _watch(backend, settings, folders, collection)
+            _watch(ctx, backend, settings, folders, collection)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
 
@@ -710,7 +724,8 @@ def serve(
     pageglass serve --watch ~/inbox
     """
     flags = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = _begin(ctx, as_json=False, server=flags, watch=_watch_flags(by_folder, poll))
+    sections = {"server": flags, "watch": _watch_flags(by_folder, poll)}
+    settings = _begin(ctx, as_json=False, here=True, **sections)
     _make_folders(watch or [])
     from api.serving import serve as serve_until_stopped
 
@@ -759,7 +774,7 @@ def models_pull(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     \b
     pageglass --profile gpu models pull
     """
-    settings = _begin(ctx, as_json)
+    settings = _begin(ctx, as_json, here=True)
     from api.models import pull
 
     pulled: list[dict[str, Any]] = []
@@ -837,7 +852,7 @@ def copy_index(
     \b
     pageglass copy --to http://localhost:6333
     """
-    settings = _begin(ctx, as_json)
+    settings = _begin(ctx, as_json, here=True)
     from api.models import copy_to_server
 
     copied: dict[str, int] = {}
@@ -864,7 +879,7 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     \b
     pageglass doctor
     """
-    settings = _begin(ctx, as_json)
+    settings = _begin(ctx, as_json, here=True)
     from dataclasses import asdict
 
     from api.doctor import Check, check_all
@@ -885,14 +900,21 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _begin(ctx: typer.Context, as_json: bool, **sections: dict[str, Any]) -> Settings:
+def _begin(
+    ctx: typer.Context, as_json: bool, *, here: bool = False, **sections: dict[str, Any]
+) -> Settings:
     """Note who reads, load the settings and set up logging; SettingsError. ``sections`` are what
-    the command's flags set."""
+    the command's flags set. UsageError where the command works ``here`` and a server is named."""
     from pageglass.logs import set_up_logging
     from pageglass.settings import load_settings
 
     options: _Options = ctx.obj
     options.json = as_json
+    if here and options.server is not None:
+        raise UsageError(
+            f"`{ctx.command_path}` works on the data folder itself: run it where the server runs,"
+            " without --server and PAGEGLASS_URL"
+        )
     flags: dict[str, Any] = {}
     if options.data_dir is not None:
         flags["data_dir"] = options.data_dir
@@ -906,10 +928,16 @@ def _begin(ctx: typer.Context, as_json: bool, **sections: dict[str, Any]) -> Set
     return settings
 
 
-def _open(settings: Settings, command: str) -> Backend:
+def _open(ctx: typer.Context, settings: Settings) -> Backend:
     from api.backend import open_backend
 
-    return open_backend(settings, command=command)
+    return open_backend(settings, command=ctx.info_name or "", server=ctx.obj.server)
+
+
+def _look(ctx: typer.Context, settings: Settings) -> Onlooker:
+    from api.backend import look
+
+    return look(settings, ctx.obj.server)
 
 
 def _queued(backend: Backend) -> int:
@@ -993,8 +1021,14 @@ def _watch_flags(by_folder: bool, poll: bool) -> dict[str, Any]:
     return ({"by_folder": True} if by_folder else {}) | ({"polling": "always"} if poll else {})
 
 
-def _watch(backend: Backend, settings: Settings, folders: list[Path], collection: str) -> None:
-    """Watch until interrupted: in this process where it owns the folder, else for its server."""
+def _watch(
+    ctx: typer.Context,
+    backend: Backend,
+    settings: Settings,
+    folders: list[Path],
+    collection: str,
+) -> None:
+    """Watch until interrupted: in this process where it owns the folder, else for a server."""
     from api.services import Services
 
     if isinstance(backend, Services):
@@ -1005,7 +1039,10 @@ def _watch(backend: Backend, settings: Settings, folders: list[Path], collection
     from api.remote_registry import RemoteRegistry
     from ingest.watch import Watcher
 
-    registry = RemoteRegistry(settings.data_dir)
+    registry = RemoteRegistry(ctx.obj.server or settings.data_dir)
+    if ctx.obj.server is not None:
+        # A wrong address or key is said at once; what goes wrong later passes.
+        registry.sources("")
     Watcher(
         folders,
         registry=registry,
@@ -1015,16 +1052,21 @@ def _watch(backend: Backend, settings: Settings, folders: list[Path], collection
     ).forever()
 
 
-def _print_plan(settings: Settings, folders: list[Path], collection: str, as_json: bool) -> None:
+def _print_plan(
+    ctx: typer.Context, settings: Settings, folders: list[Path], collection: str, as_json: bool
+) -> None:
     """What watching would do now."""
     from dataclasses import asdict
 
     from api.looking import Looking
+    from api.remote_registry import RemoteRegistry
     from ingest.watch import Watcher
 
     with Looking(settings) as looking:
+        server: Server | None = ctx.obj.server
         # A plan asks for the known sources and nothing else, which a folder to look at can tell.
-        registry = cast("SourceRegistry", looking)
+        here = cast("SourceRegistry", looking)
+        registry = here if server is None else RemoteRegistry(server)
         plan = Watcher(
             folders, registry=registry, collection=collection, settings=settings.watch
         ).plan()

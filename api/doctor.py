@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from api.backend import open_backend
+from api.backend import open_backend, server_of
 from api.models import needed
 from api.owner import owner_of
 from api.printing import megabytes
@@ -330,10 +330,9 @@ class _Examination:
         who = f"`pageglass {owner.command}` (process {owner.pid})"
         if owner.address is None:
             return f"{who} owns the data folder; other commands must wait"
-        from api.remote import RemoteServices
-
-        with RemoteServices(owner.address) as server:
-            server.status()
+        if (server := server_of(self._settings.data_dir)) is not None:
+            with server.connect() as services:
+                services.status()
         return f"{who} owns the data folder and answers at {owner.address}"
 
     def _index(self) -> str:

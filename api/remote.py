@@ -5,28 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
 from api.services import FileReport, Progress, Status
 from ingest.backup import BackupReport
 from ingest.check import Finding
 from ingest.watch import files_in
 from pageglass import wire
-from pageglass.errors import (
-    DocumentError,
-    DocumentNotFound,
-    PageglassError,
-    ServerError,
-    StoreError,
-    UsageError,
-)
+from pageglass.calls import Call, utf8
+from pageglass.client import Client
+from pageglass.errors import DocumentError, DocumentNotFound, StoreError, UsageError
 from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
@@ -39,14 +32,10 @@ from pageglass.types import (
     check_collection_name,
 )
 
-# Answering may take minutes on a busy machine; connecting to it may not.
-_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 _POLL_SECONDS = 0.2
 _UNDER_WAY = ("queued", "indexing")
 _IN_FLIGHT = 8
 """Uploads that may wait to be indexed before the next file is sent."""
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class RemoteServices:
@@ -56,14 +45,18 @@ class RemoteServices:
     that it did not answer, or not as a Pageglass server does.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, key: str | None = None, *, machine: str = "") -> None:
+        """``machine`` is said before the paths of this machine's files, where the server is
+        another's; one without it is the owner of a data folder here, so that no proxy belongs in
+        between."""
         self.address = address
-        # The server is named by the data folder's owner file, so no proxy belongs in between.
-        self._http = httpx.Client(base_url=address, timeout=_TIMEOUT, trust_env=False)
+        self._machine = machine
+        transport = None if machine else httpx.HTTPTransport()
+        self.client = Client(address, key=key, transport=transport)
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._http.close()
+        self.client.close()
 
     def __enter__(self) -> RemoteServices:
         return self
@@ -84,15 +77,14 @@ class RemoteServices:
         top_k: int | None = None,
     ) -> SearchResult:
         """Ranked pages. No collection means all; unknown document ids raise DocumentNotFound."""
-        asked = wire.SearchRequest(
-            question=question,
+        return self.client.search(
+            question,
             image=image,
             collection=collection,
-            documents=list(documents),
-            tags=list(tags),
+            documents=documents,
+            tags=tags,
             top_k=top_k,
-        )
-        return self.fetch(wire.SearchResponse, "POST", "/search", json=asked.as_json()).plain()
+        ).plain()
 
     def ask(
         self,
@@ -105,15 +97,14 @@ class RemoteServices:
         top_k: int | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""
-        asked = wire.AskRequest(
-            question=question,
+        return self.client.ask(
+            question,
             image=image,
             collection=collection,
-            documents=list(documents),
-            tags=list(tags),
+            documents=documents,
+            tags=tags,
             top_k=top_k,
-        )
-        return self.fetch(wire.AnswerModel, "POST", "/ask", json=asked.as_json()).plain()
+        ).plain()
 
     # Taking in
 
@@ -151,14 +142,10 @@ class RemoteServices:
             yield from self._settled(waiting, progress)
 
     def _upload(self, path: Path, collection: str) -> Document:
-        with path.open("rb") as file:
-            uploaded = self.fetch(
-                wire.UploadResponse,
-                "POST",
-                "/documents",
-                files={"file": (_utf8(path.name), file, "application/octet-stream")},
-                data={"collection": collection, "source": _utf8(str(path.resolve()))},
-            )
+        source = utf8(f"{self._machine}{path.resolve()}")
+        uploaded = self.client.add_documents(
+            [path], collection=collection, source=source, idempotency_key=uuid4().hex
+        )
         return uploaded.documents[0].plain()
 
     def _settled(
@@ -186,94 +173,81 @@ class RemoteServices:
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""
-        params = {} if collection is None else {"collection": collection}
-        listed = self.fetch(wire.DocumentList, "GET", "/documents", params=params)
-        return [document.plain() for document in listed.documents]
+        return [document.plain() for document in self.client.documents(collection=collection)]
 
     def document(self, document_id: str) -> Document:
         """One document; DocumentNotFound where there is none."""
-        return self.fetch(wire.DocumentModel, "GET", _path(document_id)).plain()
+        return self.client.document(document_id).plain()
 
     def remove(self, document_id: str) -> None:
         """Remove every trace of a document; DocumentNotFound."""
-        self.request("DELETE", _path(document_id))
+        self.client.remove_document(document_id)
 
     def page(self, document_id: str, number: int) -> Page:
         """A page by its 1-based number; DocumentNotFound, PageNotFound."""
-        return self.fetch(
-            wire.PageModel,
-            "GET",
-            f"{_path(document_id)}/pages/{number}",
-            params={"words": "true"},
-        ).plain()
+        return self.client.page(document_id, number, words=True).plain()
 
     def page_image(self, page: Page) -> bytes:
         """The page's image (JPEG)."""
-        ref = page.ref
-        return self.request("GET", f"{_path(ref.document_id)}/pages/{ref.number}/image").content
+        return self.client.page_image(page.ref.document_id, page.ref.number)
 
     def heat_map(self, document_id: str, number: int, question: str, *, word: str = "") -> bytes:
         """The page's image (PNG) with what answers the question glowing; NotInProfile."""
-        return self.request(
-            "GET",
-            f"{_path(document_id)}/pages/{number}/image",
-            params={"heatmap": question, "word": word},
-            headers={"Accept": "image/png"},
-        ).content
+        return self.client.page_image(
+            document_id, number, heatmap=question, word=word, format="png"
+        )
 
     def status(self) -> Status:
         """What the data folder holds."""
-        return Status(**self.fetch(wire.StatusModel, "GET", "/status").model_dump())
+        call = Call("GET", "/status", wire.StatusModel.model_validate_json)
+        return Status(**self.client.send(call).model_dump())
 
     # Jobs
 
     def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
         """Jobs in these states (none: all): running, queued, then the ended, newest first."""
-        return [job.plain() for job in self._jobs(states, limit).jobs]
+        limit = min(limit, 100_000)
+        return [job.plain() for job in self.client.jobs(states, limit=limit).jobs]
 
     def job_counts(self) -> dict[str, int]:
         """Jobs by state."""
-        return self._jobs((), 1).counts
+        return self.client.jobs(limit=1).counts
 
     def seconds_left(self) -> float | None:
         """Until all is indexed, at the present pace; None where nothing can be said."""
-        return self._jobs((), 1).seconds_left
-
-    def _jobs(self, states: Sequence[JobState], limit: int) -> wire.JobList:
-        params = {"state": list(states), "limit": min(limit, 100_000)}
-        return self.fetch(wire.JobList, "GET", "/jobs", params=params)
+        return self.client.jobs(limit=1).seconds_left
 
     def retry(self, document_id: str) -> Job:
         """Try again what failed, was cancelled or waits. JobNotFound, JobConflict."""
-        path = _path(document_id, "/jobs")
-        return self.fetch(wire.JobModel, "POST", f"{path}/retry").plain()
+        return self.client.retry(document_id).plain()
 
     def retry_dead(self) -> int:
         """Try every dead letter again; how many there were."""
-        return self.fetch(wire.Retried, "POST", "/jobs/retry").retried
+        call = Call("POST", "/jobs/retry", wire.Retried.model_validate_json)
+        return self.client.send(call).retried
 
     def cancel(self, document_id: str) -> Job:
         """Stop work on a document; its indexed pages stay. JobNotFound, JobConflict."""
-        path = _path(document_id, "/jobs")
-        return self.fetch(wire.JobModel, "POST", f"{path}/cancel").plain()
+        return self.client.cancel(document_id).plain()
 
     # Keeping in order
 
     def held(self) -> list[HeldFile]:
         """Files that are gone, whose documents wait for a person's word."""
-        listed = self.fetch(wire.DeletionList, "GET", "/deletions")
-        return [one.plain() for one in listed.deletions]
+        call = Call("GET", "/deletions", wire.DeletionList.model_validate_json)
+        return [one.plain() for one in self.client.send(call).deletions]
 
     def settle_held(self, *, remove: bool, folder: str | None = None) -> int:
         """Remove the documents of ``held`` files, or keep them for good; how many there were."""
         verdict = {"remove": remove, "folder": folder}
-        return self.fetch(wire.Settled, "POST", "/deletions", json=verdict).settled
+        call = Call("POST", "/deletions", wire.Settled.model_validate_json, json=verdict)
+        return self.client.send(call).settled
 
     def check(self, *, repair: bool = False, deep: bool = False) -> list[Finding]:
         """Compare catalog, files and collections; with ``repair``, set right what can be."""
         wanted = {"repair": repair, "deep": deep}
-        found = self.fetch(wire.CheckResponse, "POST", "/check", json=wanted).findings
-        return [Finding(**finding.model_dump()) for finding in found]
+        call = Call("POST", "/check", wire.CheckResponse.model_validate_json, json=wanted)
+        return [Finding(**finding.model_dump()) for finding in self.client.send(call).findings]
 
     def backup(self, target: Path) -> BackupReport:
         """Have the server copy its data folder, and move the copy to ``target`` on this machine.
@@ -285,7 +259,8 @@ class RemoteServices:
             raise UsageError(
                 f"there is something at {target} already: name a folder that is not there"
             )
-        made = self.fetch(wire.BackupResponse, "POST", "/backups")
+        call = Call("POST", "/backups", wire.BackupResponse.model_validate_json)
+        made = self.client.send(call)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(made.folder, target)
@@ -295,68 +270,3 @@ class RemoteServices:
                 f"the backup is in {made.folder}; it cannot be moved: {reason}"
             ) from None
         return replace(BackupReport(**made.model_dump()), folder=str(target))
-
-    # Inside
-
-    def fetch(self, model: type[M], method: str, path: str, **parts: Any) -> M:
-        """The answer as ``model``; ServerError where it is none."""
-        response = self.request(method, path, **parts)
-        try:
-            return model.model_validate_json(response.content)
-        except ValidationError:
-            raise ServerError(
-                f"the server at {self.address} answered {method} {path} in an unknown way:"
-                " is it another version of Pageglass?"
-            ) from None
-
-    def request(self, method: str, path: str, **parts: Any) -> httpx.Response:
-        """The answer; the error it stands for is raised."""
-        try:
-            response = self._http.request(method, path, **parts)
-        except httpx.TimeoutException:
-            raise ServerError(f"the server at {self.address} did not answer in time") from None
-        except httpx.HTTPError as error:
-            raise ServerError(
-                f"the server at {self.address} does not answer ({error or type(error).__name__}):"
-                " is it still running?"
-            ) from None
-        if response.is_error:
-            raise _error(response, self.address)
-        return response
-
-
-def _utf8(name: str) -> str:
-    """A file name as text: bytes of it that are no UTF-8 become escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _path(document_id: str, below: str = "/documents") -> str:
-    # Ids are hex; anything else must not become another path on its way.
-    if not document_id.isalnum():
-        raise DocumentNotFound(f"no document {document_id[:64]!r}: `pageglass status` lists them")
-    return f"{below}/{document_id}"
-
-
-def _error(response: httpx.Response, address: str) -> PageglassError:
-    """The error a problem document stands for; ServerError where it is not one of ours."""
-    try:
-        problem = wire.Problem.model_validate_json(response.content)
-    except ValidationError:
-        phrase = HTTPStatus(response.status_code).phrase
-        return ServerError(f"the server at {address} answered {response.status_code} {phrase}")
-    kind = _BY_CODE.get(problem.code)
-    if kind is not None:
-        return kind(problem.detail)
-    if problem.code == "request-invalid":
-        return UsageError(problem.detail)
-    return ServerError(f"{problem.detail} (from the server at {address})")
-
-
-def _by_code(kind: type[PageglassError]) -> Mapping[str, type[PageglassError]]:
-    table = {kind.code: kind}
-    for narrower in kind.__subclasses__():
-        table |= _by_code(narrower)
-    return table
-
-
-_BY_CODE = {code: kind for code, kind in _by_code(PageglassError).items() if code != "internal"}

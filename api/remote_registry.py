@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
-from api.owner import owner_of
+from api.backend import Server, server_of
 from api.remote import RemoteServices
 from api.routes.sources import FileStateModel, SourceList, SourceModel, Taken
 from ingest.sources import FileState, Source
+from pageglass.calls import Call, nothing
 from pageglass.errors import FileChanged, ServerError
 
 _IN_MEMORY = 8 << 20
@@ -24,19 +25,25 @@ T = TypeVar("T")
 
 
 class RemoteRegistry:
-    """A SourceRegistry. ServerError where no server owns the folder now; one that comes back, be
-    it at another address, is found again."""
+    """A SourceRegistry at a server somewhere, or at that which owns a data folder here.
 
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
+    ServerError where no server owns the folder now; one that comes back, be it at another address,
+    is found again. A server somewhere is told paths with this machine's name before them.
+    """
+
+    def __init__(self, at: Path | Server) -> None:
+        self._at = at
+        self._machine = at.machine if isinstance(at, Server) else ""
         self._server: RemoteServices | None = None
 
     def sources(self, folder: str) -> list[Source]:
         """The sources that a watcher of ``folder`` took."""
-        listed = self._ask(
-            lambda server: server.fetch(SourceList, "GET", "/sources", params={"folder": folder})
-        )
-        return [source.plain() for source in listed.sources]
+        params = {"folder": self._machine + folder}
+        listed = self._ask(Call("GET", "/sources", SourceList.model_validate_json, params))
+        return [
+            replace(source.plain(), path=source.path.removeprefix(self._machine))
+            for source in listed.sources
+        ]
 
     def take(
         self,
@@ -51,8 +58,8 @@ class RemoteRegistry:
         """Upload the file, once it is read and still the same. Errors as SourceRegistry's."""
         form = {
             "collection": collection,
-            "path": path,
-            "folder": folder,
+            "path": self._machine + path,
+            "folder": self._machine + folder,
             "state": FileStateModel(**asdict(state)).model_dump_json(),
         }
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
@@ -61,55 +68,53 @@ class RemoteRegistry:
                 raise FileChanged("changed while it was read: it is taken once it stands still")
             copy.seek(0)
             # Its name is in the path: a part's own must be short.
-            part = ("file", copy, "application/octet-stream")
-            taken = self._ask(
-                lambda server: server.fetch(
-                    Taken, "POST", "/sources", files={"file": part}, data=form
-                )
-            )
-        return taken.new
+            part = ("file", cast(BinaryIO, copy), "application/octet-stream")
+            read = Taken.model_validate_json
+            call = Call("POST", "/sources", read, form=form, files=[("file", part)])
+            return self._ask(call).new
 
     def renamed(self, source: Source, *, path: str, state: FileState) -> None:
         """The same bytes are now at ``path``."""
-        self._post("renamed", source=_json(source), path=path, state=asdict(state))
+        source_json = self._json(source)
+        path = self._machine + path
+        self._post("renamed", source=source_json, path=path, state=asdict(state))
 
     def missing(self, sources: Sequence[Source], since: float | None) -> None:
         """Note since when files are missing; None: they are there again."""
-        for some in _some(sources):
+        for some in self._some(sources):
             self._post("missing", sources=some, since=since)
 
     def hold(self, sources: Sequence[Source]) -> None:
         """Their removal waits for a person's word."""
-        for some in _some(sources):
+        for some in self._some(sources):
             self._post("hold", sources=some)
 
     def forget(self, sources: Sequence[Source]) -> None:
         """The files are gone for good."""
-        for some in _some(sources):
+        for some in self._some(sources):
             self._post("forget", sources=some)
 
     def _post(self, verb: str, **body: Any) -> None:
-        self._ask(lambda server: server.request("POST", f"/sources/{verb}", json=body))
+        self._ask(Call("POST", f"/sources/{verb}", nothing, json=body))
 
-    def _ask(self, question: Callable[[RemoteServices], T]) -> T:
+    def _ask(self, call: Call[T]) -> T:
         if self._server is None:
-            owner = owner_of(self._data_dir)
-            if owner is None or owner.address is None:
-                raise ServerError(f"no server owns {self._data_dir} at the moment: waiting for one")
-            self._server = RemoteServices(owner.address)
+            server = self._at if isinstance(self._at, Server) else server_of(self._at)
+            if server is None:
+                raise ServerError(f"no server owns {self._at} at the moment: waiting for one")
+            self._server = server.connect()
         try:
-            return question(self._server)
+            return self._server.client.send(call)
         except ServerError:
             self._server.close()
             self._server = None
             raise
 
+    def _some(self, sources: Sequence[Source]) -> Iterator[list[dict[str, Any]]]:
+        rest = iter(sources)
+        while some := list(islice(rest, _AT_ONCE)):
+            yield [self._json(source) for source in some]
 
-def _json(source: Source) -> dict[str, Any]:
-    return SourceModel.of(source).model_dump(mode="json")
-
-
-def _some(sources: Sequence[Source]) -> Iterator[list[dict[str, Any]]]:
-    rest = iter(sources)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield [_json(source) for source in some]
+    def _json(self, source: Source) -> dict[str, Any]:
+        there = replace(source, path=self._machine + source.path)
+        return SourceModel.of(there).model_dump(mode="json")

@@ -417,7 +417,12 @@ def _config_file() -> Path:
     return Path(os.environ.get("PAGEGLASS_CONFIG") or "pageglass.toml")
 
 
-_OWN_VARIABLES = {"PAGEGLASS_CONFIG", "PAGEGLASS_TEST_QDRANT_URL"}
+_OWN_VARIABLES = {
+    "PAGEGLASS_CONFIG",
+    "PAGEGLASS_KEY",
+    "PAGEGLASS_TEST_QDRANT_URL",
+    "PAGEGLASS_URL",
+}
 
 
 def _unknown_variables() -> list[str]:

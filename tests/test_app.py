@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import io
 import socket
-import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pymupdf
 import pytest
-import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from api.app import create_app
 from api.highlight import highlight, pixel_box
 from api.services import Services
 from pageglass.boxes import format_boxes, parse_boxes
 from pageglass.settings import Settings, load_settings
 from pageglass.types import Box
+from tests.serving import serving
 from tests.tiny import pdf
 
 FERRY = (
@@ -57,20 +54,6 @@ def pdf_without_pages() -> bytes:
     out += b"xref\n0 3\n0000000000 65535 f \n"
     out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     return out + b"trailer<</Size 3/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % xref
-
-
-@contextmanager
-def serving(services: Services) -> Generator[str]:
-    """A real server on a free loopback port; gives its address."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(services), log_config=None))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

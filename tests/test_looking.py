@@ -21,7 +21,8 @@ from ingest.jobs import FOLDER, Jobs
 from ingest.sources import FileState
 from pageglass.errors import CollectionNameError, FolderInUse, StoreError
 from pageglass.settings import IngestSettings, Settings
-from tests.test_app import FERRY, TURBINE, serving
+from tests.serving import serving
+from tests.test_app import FERRY, TURBINE
 from tests.tiny import page, pdf
 
 

@@ -40,7 +40,7 @@ from retrieval.similarity import maxsim
 from tests import tiny_text, tiny_visual, tiny_vlm
 from tests.openai_server import OpenAIServer, openai_server
 from tests.qdrant_http import serve as qdrant_http
-from tests.test_app import serving
+from tests.serving import serving
 from tests.tiny import pdf
 
 PUMP = "The feed pump of line two failed on 4 March because its bearing ran dry."

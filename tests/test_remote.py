@@ -20,7 +20,8 @@ from pageglass.errors import (
 )
 from pageglass.settings import load_settings
 from pageglass.types import Document, PageRef
-from tests.test_app import FERRY, TURBINE, encrypted_pdf, serving
+from tests.serving import serving
+from tests.test_app import FERRY, TURBINE, encrypted_pdf
 from tests.tiny import pdf
 
 
