@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypedDict, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pageglass import wire
 from pageglass.boxes import format_boxes
@@ -85,7 +85,7 @@ class View(TypedDict, total=False):
     highlight: Sequence[Box]
     heatmap: str
     word: str
-    format: Literal["jpeg", "webp"]
+    format: Literal["jpeg", "webp", "png"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,23 @@ def ask(question: str, scope: Scope, *, streamed: bool = False) -> Call[wire.Ans
     headers = {"Accept": "text/event-stream"} if streamed else {}
     read = wire.AnswerModel.model_validate_json
     return Call("POST", "/ask", read, json=asked, headers=headers, repeatable=True)
+
+
+def extract(
+    schema: Mapping[str, Any],
+    documents: Sequence[str],
+    pages: Sequence[tuple[str, int]],
+    instructions: str | None,
+) -> Call[dict[str, Any]]:
+    """POST /extract."""
+    asked = _given(
+        schema=schema,
+        documents=list(documents),
+        pages=[{"document_id": id, "page": number} for id, number in pages],
+        instructions=instructions,
+    )
+    read = TypeAdapter(dict[str, Any]).validate_json
+    return Call("POST", "/extract", read, json=asked, repeatable=True)
 
 
 def add_documents(
@@ -219,7 +236,7 @@ def get_page_image(id: str, number: int, view: View) -> Call[bytes]:
         width=view.get("width"),
         highlight=format_boxes(tuple(view.get("highlight", ()))) or None,
         heatmap=view.get("heatmap"),
-        word=view.get("word"),
+        word=view.get("word") or None,
     )
     path = f"{_path('documents', id)}/pages/{number}/image"
     accept = {"Accept": f"image/{view.get('format', 'jpeg')}"}

@@ -17,7 +17,7 @@ ServerError says that it did not answer, or not as a Pageglass server does.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, closing
 from math import inf
 from typing import Any, TypeVar, Unpack
@@ -85,6 +85,18 @@ class Client:
                     yield from events.feed(chunk)
                     if events.ended:
                         break
+
+    def extract(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),
+        pages: Sequence[tuple[str, int]] = (),
+        instructions: str | None = None,
+    ) -> dict[str, Any]:
+        """Values in the shape of a JSON schema, read off documents or pages (id, number);
+        NotInProfile where no model looks at pages."""
+        return self.send(calls.extract(schema, documents, pages, instructions))
 
     def add_documents(
         self, files: Sequence[File], **to: Unpack[Destination]
@@ -223,6 +235,17 @@ class AsyncClient:
                         yield event
                     if events.ended:
                         break
+
+    async def extract(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),
+        pages: Sequence[tuple[str, int]] = (),
+        instructions: str | None = None,
+    ) -> dict[str, Any]:
+        """As Client.extract."""
+        return await self.send(calls.extract(schema, documents, pages, instructions))
 
     async def add_documents(
         self, files: Sequence[File], **to: Unpack[Destination]

@@ -66,10 +66,12 @@ def environment(data_dir: Path) -> dict[str, str]:
     }
 
 
-def pageglass(data_dir: Path, *args: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def pageglass(
+    data_dir: Path, *args: str | Path, cwd: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api.cli", *map(str, args)],
-        env=environment(data_dir),
+        env=environment(data_dir) | variables,
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -79,11 +81,13 @@ def pageglass(data_dir: Path, *args: str | Path, cwd: Path) -> subprocess.Comple
 
 
 @contextmanager
-def running(data_dir: Path, *args: str | Path) -> Generator[subprocess.Popen[str]]:
+def running(
+    data_dir: Path, *args: str | Path, **variables: str
+) -> Generator[subprocess.Popen[str]]:
     """A command that goes on by itself; both its streams are one."""
     process = subprocess.Popen(
         [sys.executable, "-m", "api.cli", *map(str, args)],
-        env=environment(data_dir),
+        env=environment(data_dir) | variables,
         cwd=data_dir.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -414,6 +418,51 @@ def test_commands_go_through_the_server_that_owns_the_folder(run: Run, tmp_path:
         "ferry.pdf": "default",
         "crane.pdf": "birds",
     }
+
+
+def test_commands_go_through_the_server_that_is_named(run: Run, tmp_path: Path) -> None:
+    there, inbox = tmp_path / "there", tmp_path / "inbox"
+    pdf(tmp_path / "ferry.pdf", FERRY)
+    with running(there, "serve", "--port", "0") as server:
+        address = read_until(server, r"listens at (http://127\.0\.0\.1:\d+)")[1]
+
+        def afar(*args: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+            return pageglass(tmp_path / "data", *args, cwd=tmp_path, PAGEGLASS_URL=address, **more)
+
+        assert "indexed    ferry.pdf" in run("--server", address, "ingest", "ferry.pdf").stdout
+        answered = afar("ask", QUESTION, "--save-pages", "cited")
+        assert "ferry.pdf, page 1" in answered.stdout
+        assert (tmp_path / "cited" / "01-ferry-page-1.png").exists()
+        assert json.loads(afar("status", "--json").stdout)["server"] == address
+        assert json.loads(afar("jobs", "--json").stdout)["counts"] == {"done": 1}
+        assert afar("check").stdout == "all matches\n"
+
+        planned = afar("watch", inbox, "--dry-run")
+        assert planned.returncode == 0, planned.stderr
+        environ = {"PAGEGLASS_URL": address}
+        with running(tmp_path / "data", "watch", inbox, **environ) as watcher:
+            read_until(watcher, "watching")
+            pdf(inbox / "crane.pdf", [CRANES])
+            read_until(watcher, r"^take +\S+crane\.pdf")
+            read_until(server, r"^indexed +crane\.pdf \(1 page\)")
+        # This machine's files are not taken for those of another with the same paths.
+        assert "take " in run("--data-dir", there, "watch", inbox, "--dry-run").stdout
+        assert json.loads(afar("watch", inbox, "--dry-run", "--json").stdout) == {"plan": []}
+        assert "crane.pdf" in afar("rm", "crane.pdf").stdout
+
+        for args in (("serve",), ("backup", "copy"), ("doctor",), ("models", "pull")):
+            refused = afar(*args)
+            assert refused.returncode == 2
+            assert f"`pageglass {args[0]}" in one_error_line(refused)
+        assert run("--server", address, "--data-dir", there, "status").returncode == 2
+        # What is said here goes before what the environment says.
+        assert json.loads(afar("--data-dir", "x", "status", "--json").stdout)["server"] is None
+        assert "characters" in one_error_line(afar("status", PAGEGLASS_KEY="a b"))
+    gone = afar("status")
+    assert gone.returncode == 1
+    assert "is it still running" in one_error_line(gone)
+    assert not (tmp_path / "data").exists()
+    assert run("--server", "localhost", "status").returncode == 2
 
 
 def test_watch_indexes_what_is_dropped_until_ctrl_c(run: Run, tmp_path: Path) -> None:

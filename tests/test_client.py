@@ -474,6 +474,23 @@ def test_a_view_of_a_page_is_asked_for_by_its_address() -> None:
     assert second.path == "/documents/a/pages/2/image?heatmap=how+much%3F&word=much"
 
 
+def test_values_are_asked_for_in_the_shape_of_a_schema() -> None:
+    schema = {"type": "object", "properties": {"total": {"type": "number"}}}
+    found = {"documents": [{"data": {"total": 3}}]}
+
+    def use(client: AsyncClient) -> Awaitable[dict[str, Any]]:
+        return client.extract(schema, documents=["a"])
+
+    with misbehaving(says(found)) as server:
+        with Client(server.url) as client:
+            assert client.extract(schema, pages=[("a", 2)], instructions="in euros") == found
+        assert awaited(server.url, use) == found
+    first, second = [json.loads(request.body) for request in server.seen]
+    pages = [{"document_id": "a", "page": 2}]
+    assert first == {"schema": schema, "documents": [], "pages": pages, "instructions": "in euros"}
+    assert second == {"schema": schema, "documents": ["a"], "pages": []}
+
+
 # Trying again
 
 
