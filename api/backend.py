@@ -52,7 +52,7 @@ def server_of(data_dir: Path) -> Server | None:
     owner = owner_of(data_dir)
     if owner is None or owner.address is None:
         return None
-    return Server(owner.address, getattr(owner, "token", None), machine="")
+    return Server(owner.address, owner.token or None, machine="")
 
 
 class Backend(Protocol):

@@ -19,7 +19,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from pageglass import wire
 from pageglass.boxes import format_boxes
-from pageglass.errors import DocumentNotFound, PageglassError, ServerError, UsageError
+from pageglass.errors import (
+    DocumentNotFound,
+    Overload,
+    PageglassError,
+    ServerError,
+    UsageError,
+)
 from pageglass.types import DEFAULT_COLLECTION, Box, DocumentState, JobState
 
 LONGEST_PAUSE = 30.0
@@ -287,7 +293,7 @@ def utf8(name: str) -> str:
 def _path(below: str, id: str) -> str:
     # Ids are hex; anything else must not become another path on its way.
     if not id.isalnum():
-        raise DocumentNotFound(f"no document {id[:64]!r}: `pageglass status` lists them")
+        raise DocumentNotFound.of(id)
     return f"/{below}/{id}"
 
 
@@ -361,9 +367,10 @@ class Tries:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, where a server that is too busy says when to come back (RFC 9110, 10.2.3)."""
+    """Seconds, where a server that is too busy, or has the same upload under way, says when to
+    come back (RFC 9110, 10.2.3)."""
     said = response.headers.get("Retry-After", "")
-    if response.status_code not in (429, 503) or not said:
+    if response.status_code not in (409, 429, 503) or not said:
         return None
     if said.isascii() and said.isdigit():
         return float(said)
@@ -459,14 +466,17 @@ _BY_CODE = {code: kind for code, kind in _by_code(PageglassError).items() if cod
 def error_of(url: str, response: httpx.Response) -> PageglassError:
     """The error a problem document stands for; ServerError where it is not one of ours."""
     try:
-        return _as_error(url, wire.Problem.model_validate_json(response.content))
+        problem = wire.Problem.model_validate_json(response.content)
+        return _as_error(url, problem, _retry_after(response))
     except ValidationError:
         said = f"{response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}"
         return ServerError(f"the server at {url} answered {said.strip()}")
 
 
-def _as_error(url: str, problem: wire.Problem) -> PageglassError:
+def _as_error(url: str, problem: wire.Problem, retry_after: float | None = None) -> PageglassError:
     if (kind := _BY_CODE.get(problem.code)) is not None:
+        if issubclass(kind, Overload):
+            return kind(problem.detail, retry_after)
         return kind(problem.detail)
     if problem.code == "request-invalid":
         return UsageError(problem.detail)

@@ -25,14 +25,19 @@ from pageglass import wire
 from pageglass.calls import AskEvent, File
 from pageglass.client import AsyncClient, Client
 from pageglass.errors import (
+    Busy,
     CollectionNameError,
     DocumentNotFound,
     JobConflict,
     JobNotFound,
+    KeyMissing,
     ModelTimeout,
+    Overload,
+    PageglassError,
     PageNotFound,
     QuestionError,
     ServerError,
+    TooManyRequests,
     UsageError,
 )
 from pageglass.settings import load_settings
@@ -229,6 +234,14 @@ def test_a_document_comes_and_goes(address: str, tmp_path: Path) -> None:
         assert page.words is not None
         assert page.text.split() == [word.text for word in page.words]
         assert client.page(document.id, 2).words is None
+        renamed = client.change_document(document.id, name="Cranes", tags=["birds", "frost"])
+        assert (renamed.name, renamed.tags) == ("Cranes", ["birds", "frost"])
+        assert client.change_document(document.id, tags=["birds"]).name == "Cranes"
+        assert [one.name for one in client.documents(tags=["birds"], state="indexed")] == ["Cranes"]
+        assert "birds" in [collection.name for collection in client.collections()]
+        assert client.search("frost", tags=["birds"]).pages[0].document_id == document.id
+        small = Image.open(io.BytesIO(client.page_image(document.id, 1, width=100, format="webp")))
+        assert (small.format, small.width) == ("WEBP", 100)
         plain = client.page_image(document.id, 1)
         marked = client.page_image(document.id, 1, highlight=[page.words[0].box])
         assert Image.open(io.BytesIO(plain)).size == Image.open(io.BytesIO(marked)).size
@@ -410,6 +423,20 @@ def test_who_hears_no_more_hangs_up() -> None:
         assert gone.acquire(timeout=10)
 
 
+def test_an_answer_is_told_as_it_is_made(address: str) -> None:
+    async def collect(client: AsyncClient) -> list[AskEvent]:
+        return [event async for event in client.ask_events(QUESTION)]
+
+    with Client(address) as client:
+        for told in (seen(list(client.ask_events(QUESTION))), seen(awaited(address, collect))):
+            names, models = zip(*told, strict=True)
+            assert (names[0], names[-1]) == ("search", "answer")
+            assert "citation" in names
+            assert models[-1].answer == client.ask(QUESTION).answer
+        with pytest.raises(QuestionError, match="empty"):
+            next(client.ask_events(" "))
+
+
 # Uploads and listings
 
 
@@ -505,6 +532,28 @@ def test_a_busy_server_is_tried_again_when_it_says() -> None:
         assert awaited(server.url, lambda client: client.retry("a")).name == "a.pdf"
         assert time.monotonic() - began >= 1
         assert len(server.seen) == 2
+
+
+def test_an_upload_that_is_under_way_is_asked_for_again() -> None:
+    under_way = problem(409, "request-in-progress", Retry_After="0")
+    with misbehaving(under_way, says({"documents": [], "refused": []})) as server:
+        with Client(server.url) as client:
+            client.add_documents([("a.pdf", b"%PDF")], idempotency_key="k")
+        assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [("too-many-requests", TooManyRequests), ("busy", Busy), ("key-missing", KeyMissing)],
+)
+def test_who_is_turned_away_is_told_when_to_come_back(
+    code: str, error: type[PageglassError]
+) -> None:
+    with misbehaving(problem(error.status, code, Retry_After="3600")) as server:
+        with Client(server.url) as client, pytest.raises(error) as caught:
+            client.search("hi")
+        told = caught.value.retry_after if isinstance(caught.value, Overload) else 3600
+        assert (told, len(server.seen)) == (3600, 1)
 
 
 @pytest.mark.parametrize(
