@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from anyio import to_thread
 from fastapi import FastAPI
 
-from api import problems
+from api import facts, problems
+from api.facts import Facts
 from api.middleware import BodyLimits, LocalOnly, RequestIds
-from api.routes import ask, documents, health, jobs, search, sources
+from api.routes import ask, documents, health, jobs, metrics, search, sources
 from api.services import Services
 from pageglass import __version__
 from pageglass.wire import Problem
+
+if TYPE_CHECKING:
+    from api.metrics import Metrics
 
 WORKER_THREADS = 16
 """Requests worked on at a time; more wait. Searching is bounded by the cores, not by this."""
@@ -47,10 +52,26 @@ def create_app(services: Services) -> FastAPI:
         picture_bytes=services.settings.search.picture_mb << 20,
     )
     app.add_middleware(LocalOnly, host=server.host)
-    app.add_middleware(RequestIds)
-    for noun in (ask, search, documents, jobs, sources, health):
+    app.state.metrics = counted = _metrics(services)
+
+    def ended(known: Facts) -> None:
+        facts.log(known, texts=server.log_text)
+        if counted is not None:
+            counted.count(known)
+
+    app.add_middleware(RequestIds, ended=ended)
+    for noun in (ask, search, documents, jobs, sources, health, metrics):
         app.include_router(noun.router)
     return app
+
+
+def _metrics(services: Services) -> Metrics | None:
+    """None where the extra is not installed: GET /metrics says so."""
+    try:
+        from api.metrics import Metrics
+    except ModuleNotFoundError:
+        return None
+    return Metrics(services, lambda: (0, 0))
 
 
 @asynccontextmanager

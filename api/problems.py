@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from pageglass.errors import PageglassError, UsageError
+from pageglass.errors import PageglassError
 from pageglass.wire import InvalidField, Problem
 
 _log = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ def install(app: FastAPI) -> None:
 async def _on_pageglass_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, PageglassError)  # noqa: S101 - narrows what add_exception_handler widened
     request_id = request_id_of(request.scope)
-    # What cannot be had in this profile (501) is the caller's mistake, not ours.
-    if error.status >= 500 and not isinstance(error, UsageError):
+    # What this profile or installation does not have (501) is no fault.
+    if error.status >= 500 and error.status != http.HTTPStatus.NOT_IMPLEMENTED:
         _log.error("request %s failed: %s", request_id, error, exc_info=error)
     return pageglass_problem(request_id, error)
 
