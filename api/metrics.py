@@ -1,8 +1,8 @@
 """Counts and durations for Prometheus (extra ``observability``).
 
-Everything is counted from the facts that make up a request's line in the log, so the two agree; what
-the data folder holds is read when somebody asks. No label names a document, a collection or anything
-else that a client could make up.
+Everything is counted from the facts that make up a request's line in the log, so the two agree;
+what the data folder holds is read when somebody asks. No label names a document, a collection or
+anything else that a client could make up.
 """
 
 from __future__ import annotations
