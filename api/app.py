@@ -39,6 +39,15 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         responses={"default": _ANY_PROBLEM},
+        # Its own would tell whoever listens in this process what exceptions say, and every span
+        # twice: api.traces and api.metrics see to both.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     app.state.services = services
     # Set when the server begins to stop, so that streams end by themselves.

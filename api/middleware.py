@@ -87,8 +87,14 @@ class RequestIds:
             await internal_problem(request_id)(scope, receive, send_marked)
         finally:
             known.seconds = time.perf_counter() - started
+            known.route = _route(scope)
             known.key_id = getattr(scope["state"].get("access"), "key_id", None)
             self._ended(known)
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the route that took the request."""
+    return getattr(scope.get("route"), "path", None)
 
 
 @contextmanager
@@ -110,10 +116,9 @@ def _span(known: Facts, scope: Scope) -> Generator[None]:
         try:
             yield
         finally:
-            known.route = getattr(scope.get("route"), "path", None)
-            if known.route is not None:
-                span.rename(f"{known.method} {known.route}")
-                span.set("http.route", known.route)
+            if (route := _route(scope)) is not None:
+                span.rename(f"{known.method} {route}")
+                span.set("http.route", route)
             if known.status:
                 span.set("http.response.status_code", known.status)
             if known.status >= 500:
