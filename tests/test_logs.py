@@ -205,7 +205,16 @@ def a_record(message: str, fields: dict[str, Any] | None = None, *, fail: bool =
     return "\n".join(format.format(record) for format in (_Text(), _Json()))
 
 
-HOSTILE = ["a\nb", "a\r\nb", "tab\tbell\x07", "\x1b[2J", "\x85", "\u2028\u2029", "\ud800", "é 中 😀"]
+HOSTILE = [
+    "a\nb",
+    "a\r\nb",
+    "tab\tbell\x07",
+    "\x1b[2J",
+    "\x85",
+    "\u2028\u2029",
+    "\ud800",
+    "é 中 😀",
+]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -26,6 +26,21 @@ PAGES = (
 )
 QUESTION = "When does the ferry leave the northern pier?"
 
+WITHOUT_THE_EXTRA = """
+import sys
+
+def without_the_extra(finder):
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            # FastAPI itself brings opentelemetry's api along.
+            if not name.startswith(("prometheus_client", "opentelemetry.sdk", "opentelemetry.exp")):
+                return finder.find_spec(name, path, target)
+    return Finder()
+
+sys.meta_path[:] = map(without_the_extra, sys.meta_path)
+"""
+"""Makes a process one in which the extra is not installed."""
+
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
@@ -203,20 +218,7 @@ def test_the_documented_metrics_are_those_there_are(http: httpx.Client) -> None:
 
 
 def test_without_the_extra_the_server_works_and_says_what_to_install(tmp_path: Path) -> None:
-    absent = """
-import sys
-
-def without_the_extra(finder):
-    class Finder:
-        def find_spec(self, name, path=None, target=None):
-            # FastAPI itself brings opentelemetry's api along.
-            if not name.startswith(("prometheus_client", "opentelemetry.sdk", "opentelemetry.exp")):
-                return finder.find_spec(name, path, target)
-    return Finder()
-
-sys.meta_path[:] = map(without_the_extra, sys.meta_path)
-"""
-    with served(tmp_path, before=absent, log_level="INFO") as server:
+    with served(tmp_path, before=WITHOUT_THE_EXTRA, log_level="INFO") as server:
         server.indexed(pdf(tmp_path / "ferry.pdf", PAGES))
         answer = server.http.post("/ask", json={"question": QUESTION}).json()
         assert answer["answer_status"] == "answered"

@@ -257,10 +257,10 @@ class OpenAIVlm:
     async def _complete(self, call: _Call, request: dict[str, Any]) -> ChatCompletion:
         with self._calling(request) as span:
             completion: Any = await call.client.chat.completions.create(**_joined(request))
-            _note(span, getattr(completion, "model", None), getattr(completion, "usage", None))
-        choices = getattr(completion, "choices", None)
-        if not choices or not getattr(choices[0], "message", None):
-            raise self._error(f"answers without an answer: {self._check_url}")
+            choices = getattr(completion, "choices", None)
+            if not choices or not getattr(choices[0], "message", None):
+                raise self._error(f"answers without an answer: {self._check_url}")
+            _note(span, _version(completion), completion.usage)
         return completion
 
     def _calling(self, request: Mapping[str, Any]) -> AbstractContextManager[tracing.Span]:
@@ -423,10 +423,9 @@ def _joined(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, "extra_headers": request["extra_headers"] | tracing.headers()}
 
 
-def _note(span: tracing.Span, model: str | None, usage: CompletionUsage | None) -> None:
-    if model:
-        span.set("gen_ai.response.model", model)
-    if usage:
+def _note(span: tracing.Span, model: str, usage: CompletionUsage | None) -> None:
+    span.set("gen_ai.response.model", model)
+    if usage is not None:
         span.set("gen_ai.usage.input_tokens", usage.prompt_tokens)
         span.set("gen_ai.usage.output_tokens", usage.completion_tokens)
 
