@@ -56,6 +56,7 @@ def served(folder: Path, *, before: str = "", **settings: Any) -> Generator[Serv
     """A server on ``folder / "data"`` with ``settings`` as in pageglass.toml; the code ``before``
     runs first in its process. The models load in that process, too: no workers but one thread."""
     variables = {f"PAGEGLASS_{name.upper()}": _written(value) for name, value in settings.items()}
+    others = {name: v for name, v in os.environ.items() if not name.startswith("PAGEGLASS_")}
     log = folder / "stderr.txt"
     with log.open("wb") as errors:
         process = subprocess.Popen(
@@ -64,7 +65,7 @@ def served(folder: Path, *, before: str = "", **settings: Any) -> Generator[Serv
                 *("--data-dir", str(folder / "data"), "serve", "--port", "0"),
             ],
             cwd=ROOT,
-            env={**os.environ, "PAGEGLASS_INGEST__WORKERS": "0", **variables},
+            env={**others, "PAGEGLASS_INGEST__WORKERS": "0", **variables},
             stdout=subprocess.PIPE,
             stderr=errors,
         )

@@ -1,4 +1,4 @@
-"""What Prometheus reads, over a real socket; what people see of it is docs/grafana-dashboard.json."""
+"""What Prometheus reads, over a real socket, and what docs/grafana-dashboard.json asks of it."""
 
 from __future__ import annotations
 
