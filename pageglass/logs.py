@@ -22,7 +22,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def set_up_logging(level: str = "WARNING", format: LogFormat = "text") -> None:
     """Log to standard error, one line a record, from ``level`` up.
 
-    Of libraries, warnings and errors only: below that they log whole prompts and addresses.
+    Of libraries, warnings and errors only: what else they log may hold addresses, headers, or what
+    people asked.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if format == "json" else _Text())
