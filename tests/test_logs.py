@@ -91,6 +91,16 @@ def test_a_line_tells_what_an_answer_was_made_of(talkative: Served, model: OpenA
         assert line["seconds"] == pytest.approx(use["seconds"], abs=0.001)
 
 
+def test_a_streams_line_comes_at_its_end_and_tells_as_much(talkative: Served) -> None:
+    headers = {"X-Request-Id": "streamed", "Accept-Encoding": "identity"}
+    headers |= {"Accept": "text/event-stream"}
+    response = talkative.http.post("/ask", json={"question": QUESTION}, headers=headers)
+    record = record_of(talkative, "streamed")
+    assert (record["status"], record["bytes"]) == (200, len(response.content))
+    assert (record["answer_status"], record["hits"]) == ("answered", 2)
+    assert {use["purpose"] for use in record["usage"]} == {"rerank", "answer"}
+
+
 def test_routes_are_templates_and_paths_as_they_were_sent(talkative: Served) -> None:
     http = talkative.http
     http.get("/documents/ab%0Acd?x=y", headers={"X-Request-Id": "one"})
@@ -144,7 +154,7 @@ def test_nothing_that_was_asked_answered_or_read_is_in_the_log(
     id = http.get("/documents").json()["documents"][0]["id"]
     assert http.post("/search", json={"question": QUESTION}).status_code == 200
     assert http.get(f"/documents/{id}/pages/1").status_code == 200
-    assert http.get(f"/documents/{id}/pages/1/heatmap?question=quokka").status_code == 501
+    http.get(f"/documents/{id}/pages/1/image?heatmap=quokka")
     assert http.post("/ask", json={"question": "quokka " * 1000}).status_code == 422
     for fault in ("echo", "invented_quote", "wrong_page", "failing", "broken_body", "no_choices"):
         model.misbehave(fault)
