@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import to_thread
 from fastapi import FastAPI
@@ -14,17 +14,21 @@ from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from api import problems
+from api import facts, problems
 from api.access import PUBLIC, Authenticate
+from api.facts import Facts
 from api.idempotency import Answers, Idempotency
 from api.middleware import BodyLimits, LocalOnly, RequestIds
-from api.routes import Needs, ask, chat, documents, health, jobs, search, sources
+from api.routes import Needs, ask, chat, documents, health, jobs, metrics, search, sources
 from api.services import Services
 from api.streaming import Questions
 from pageglass import __version__
 from pageglass.wire import Problem
 
-_NOUNS = (ask, search, chat, documents, jobs, sources, health)
+if TYPE_CHECKING:
+    from api.metrics import Metrics
+
+_NOUNS = (ask, search, chat, documents, jobs, sources, health, metrics)
 
 WORKER_THREADS = 16
 """Requests other than questions that are worked on at a time; more wait."""
@@ -48,6 +52,15 @@ def create_app(services: Services) -> FastAPI:
         responses=_problems(),
         generate_unique_id_function=lambda route: route.name,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        # Its own would tell whoever listens in this process what exceptions say, and every span
+        # twice: api.traces and api.metrics see to both.
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     server = services.settings.server
     app.state.services = services
@@ -98,7 +111,14 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         ],
         expose_headers=["ETag", "Location", "Retry-After", "X-Request-Id"],
     )
-    app.add_middleware(RequestIds)
+    app.state.metrics = counted = _metrics(services, app.state.questions)
+
+    def ended(known: Facts) -> None:
+        facts.log(known, texts=server.log_text)
+        if counted is not None:
+            counted.count(known)
+
+    app.add_middleware(RequestIds, ended=ended)
 
 
 def _problems() -> dict[int | str, dict[str, Any]]:
@@ -152,6 +172,15 @@ def _describe_access(app: FastAPI) -> None:
         return schema
 
     app.openapi = openapi
+
+
+def _metrics(services: Services, questions: Questions) -> Metrics | None:
+    """None where the extra is not installed: GET /metrics says so."""
+    try:
+        from api.metrics import Metrics
+    except ModuleNotFoundError:
+        return None
+    return Metrics(services, lambda: (questions.in_work, questions.waiting))
 
 
 @asynccontextmanager

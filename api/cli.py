@@ -924,7 +924,7 @@ def _begin(
         flags["log_level"] = "INFO" if options.verbose == 1 else "DEBUG"
     flags |= {name: section for name, section in sections.items() if section}
     settings = load_settings(flags)
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     return settings
 
 

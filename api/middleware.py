@@ -1,7 +1,7 @@
 """What every request goes through before a route sees it. Plain ASGI: bodies stay streams.
 
-``RequestIds`` (id, log line, last resort for errors), ``LocalOnly`` (whose pages may talk to us),
-``BodyLimits`` (how much they may say). Others are in modules of their own: who is asking
+``RequestIds`` (id, facts, span, last resort for errors), ``LocalOnly`` (whose pages may talk to
+us), ``BodyLimits`` (how much they may say). Others are in modules of their own: who is asking
 (api.access), and what was answered before (api.idempotency). api.app puts them in order.
 """
 
@@ -11,13 +11,17 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import facts
+from api.facts import Facts
 from api.problems import BodyTooLarge, internal_problem, problem, request_id_of
+from pageglass import tracing
 from pageglass.settings import LOOPBACK
 
 _log = logging.getLogger(__name__)
@@ -26,52 +30,100 @@ JSON_BYTES = 1024 * 1024
 """Largest body that is no upload: a question of 100,000 characters fits and gets its own error."""
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_LOOKING = frozenset({"/livez", "/readyz", "/metrics"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class RequestIds:
-    """Gives every request an id and one log line, and every response the id and ``nosniff``.
+    """Gives every request an id, facts and a span, and every response the id and ``nosniff``.
 
-    A client's own X-Request-Id is kept where it is short and plain. Questions, query strings and
-    document text are never logged.
+    A client's own X-Request-Id is kept where it is short and plain, and its trace goes on
+    (traceparent). Query strings are never looked at: they may hold questions.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, ended: Callable[[Facts], None]) -> None:
+        """``ended`` is called with a request's facts once its last byte is out."""
         self._app = app
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request under its id."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        # The path as it was sent: escapes cannot forge a log line.
+        path = scope.get("raw_path", b"").decode("ascii", "replace")[:200]
+        known = Facts(request_id, scope["method"], path)
+        with (
+            tracing.carrying(headers.get("traceparent", ""), headers.get("tracestate", "")),
+            facts.noting(known),
+        ):
+            await self._serve(known, scope, receive, send)
+
+    async def _serve(self, known: Facts, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        status = 0
+        request_id = known.request_id
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                known.status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
+            known.bytes_sent += len(message.get("body", b""))
 
         try:
-            await self._app(scope, receive, send_marked)
+            with _span(known, scope):
+                await self._app(scope, receive, send_marked)
         except Exception:
             _log.exception("request %s failed", request_id)
-            if status:
+            if known.status:
                 # Half a response is out: only breaking off tells the client.
                 raise
             await internal_problem(request_id)(scope, receive, send_marked)
         finally:
-            # The path as it was sent: escapes cannot forge a log line.
-            path = scope.get("raw_path", b"").decode("ascii", "replace")[:200]
-            elapsed = 1000 * (time.perf_counter() - started)
-            _log.info("%s %s %d %.0f ms %s", scope["method"], path, status, elapsed, request_id)
+            known.seconds = time.perf_counter() - started
+            known.route = _route(scope)
+            known.key_id = getattr(scope["state"].get("access"), "key_id", None)
+            self._ended(known)
+
+
+def _route(scope: Scope) -> str | None:
+    """The template of the route that took the request."""
+    return getattr(scope.get("route"), "path", None)
+
+
+@contextmanager
+def _span(known: Facts, scope: Scope) -> Generator[None]:
+    """The request's span, unless it only looks whether the server is well; its route is known at
+    its end."""
+    if scope["path"] in _LOOKING:
+        yield
+        return
+    attributes = {
+        "http.request.method": known.method,
+        "url.path": known.path,
+        "url.scheme": scope["scheme"],
+        "network.protocol.version": scope["http_version"],
+        "pageglass.request_id": known.request_id,
+    }
+    with tracing.span(known.method, attributes, kind="server") as span:
+        known.trace_id = tracing.trace_id()
+        try:
+            yield
+        finally:
+            if (route := _route(scope)) is not None:
+                span.rename(f"{known.method} {route}")
+                span.set("http.route", route)
+            if known.status:
+                span.set("http.response.status_code", known.status)
+            if known.status >= 500:
+                span.set("error.type", str(known.status))
 
 
 class LocalOnly:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.chat_models import ChatError
 from pageglass.cancellation import Cancelled
-from pageglass.errors import Overload, PageglassError, UsageError
+from pageglass.errors import Overload, PageglassError
 from pageglass.wire import InvalidField, Problem
 
 _log = logging.getLogger(__name__)
@@ -135,9 +135,10 @@ def install(app: FastAPI) -> None:
 async def _on_pageglass_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, PageglassError)  # noqa: S101 - narrows what add_exception_handler widened
     request_id = request_id_of(request.scope)
-    # What cannot be had in this profile (501) is the caller's mistake, not ours; and a server that
-    # is busy must not fill its log, too.
-    if error.status >= 500 and not isinstance(error, UsageError | Overload):
+    # What this profile or installation does not have (501) is no fault; and a server that is busy
+    # must not fill its log, too.
+    passing = error.status == http.HTTPStatus.NOT_IMPLEMENTED or isinstance(error, Overload)
+    if error.status >= 500 and not passing:
         _log.error("request %s failed: %s", request_id, error, exc_info=error)
     return pageglass_problem(request_id, error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import secrets
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from api import facts
 from api.heat_map import draw_heat_map
 from api.keys import Keys
 from api.looking import Status, held_files, read_status, seconds_left
@@ -47,6 +47,7 @@ from pageglass.errors import (
 )
 from pageglass.images import ImageStore
 from pageglass.settings import IndexSettings, Settings
+from pageglass.tracing import span
 from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
@@ -58,7 +59,6 @@ from pageglass.types import (
     Page,
     PageRef,
     SearchResult,
-    Usage,
     check_collection_name,
 )
 from pageglass.wire import Readiness, ReadyCheck
@@ -69,8 +69,6 @@ from retrieval.profiles import Checkpoints, chosen_models, load_profile
 from retrieval.rerank import Reranker
 from retrieval.search import Searcher
 from retrieval.vlms.images import PromptImages
-
-_log = logging.getLogger(__name__)
 
 _READY_SECONDS = 2.0
 """How long a model's server may take to say that it is there."""
@@ -223,6 +221,7 @@ class Services:
         DocumentNotFound, a picture that is none ImageError. What the picture's text says counts as
         part of the question.
         """
+        facts.asked(question, (collection,) if collection else ())
         scope = self._scope(collection, documents, tags, within)
         picture = self._picture(question, image)
         return self._search(question, picture, scope, top_k)
@@ -245,6 +244,7 @@ class Services:
         Asked is as in ``search``; ``on_found`` gets the pages before they are read, ``on_text`` the
         answer's text while it is written.
         """
+        facts.asked(question, (collection,) if collection else ())
         scope = self._scope(collection, documents, tags, within)
         picture = self._picture(question, image)
         found = self._search(question, picture, scope, top_k)
@@ -252,7 +252,8 @@ class Services:
             on_found(found)
         asked = Asked(self._question(question, picture), picture.shown if picture else None)
         answer = self._answerer.answer(asked, found.hits, on_text=on_text)
-        _log_usage(answer.usage)
+        facts.used(answer.usage)
+        facts.answered(answer)
         return replace(
             answer,
             timings_ms=found.timings_ms | answer.timings_ms,
@@ -284,9 +285,10 @@ class Services:
         self.searcher.check_question(question, optional=image is not None)
         if image is None:
             return None
-        picture = self._pictures.read(image)
+        with span("search.picture"):
+            picture = self._pictures.read(image)
         # What was paid is known whatever comes of the rest; so with the other steps.
-        _log_usage(picture.usage)
+        facts.used(picture.usage)
         return picture
 
     def _search(
@@ -303,7 +305,7 @@ class Services:
                 " pictures: add a question, or use the profile cpu or gpu"
             )
         found = self.searcher.search(asked, picture=image, scope=scope, top_k=top_k)
-        _log_usage(found.usage)
+        facts.used(found.usage)
         notes = found.notes
         if waiting := self.jobs.live(scope.collections):
             are = "document is" if waiting == 1 else "documents are"
@@ -311,6 +313,10 @@ class Services:
             notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
         if not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
             notes = (*notes, "nothing is indexed yet: `pageglass ingest PATH` adds documents")
+        if picture is not None:
+            timings = {"picture": picture.milliseconds} | found.timings_ms
+            found = replace(found, timings_ms=timings)
+        facts.found(found)
         if picture is None:
             return replace(found, notes=notes)
         if len(asked) < len(self._whole_question(question, picture)):
@@ -322,7 +328,6 @@ class Services:
             )
         return replace(
             found,
-            timings_ms={"picture": picture.milliseconds} | found.timings_ms,
             usage=picture.usage + found.usage,
             notes=picture.notes + notes,
             transcription=picture.text,
@@ -703,16 +708,3 @@ class Services:
         thread = threading.Thread(target=target, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
-
-
-def _log_usage(usage: Sequence[Usage]) -> None:
-    for used in usage:
-        _log.info(
-            "%s by %s: images %s, tokens %s in, %s out, %.2f s",
-            used.purpose,
-            used.model,
-            ", ".join(f"{width}x{height}" for width, height in used.images) or "none",
-            used.input_tokens,
-            used.output_tokens,
-            used.seconds,
-        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -11,9 +12,10 @@ import uvicorn
 from api.app import create_app
 from api.services import Services
 from ingest.watch import PlannedAction
-from pageglass.errors import SettingsError
+from pageglass.errors import MissingExtra, SettingsError
 from pageglass.settings import Settings
 from pageglass.types import Document
+from retrieval.torch_runtime import INSTALL
 
 
 class _Server(uvicorn.Server):
@@ -49,7 +51,10 @@ def serve(
     document moved on, ``told`` with what was done about watched files. Raises SettingsError where
     the port cannot be had, FolderInUse where another process owns the data folder.
     """
-    with _listen(settings.server.host, settings.server.port) as listener:
+    with (
+        _listen(settings.server.host, settings.server.port) as listener,
+        _tracing(settings.server.traces),
+    ):
         address = _address(listener)
         # The socket comes first: the data folder's owner file must name the real address.
         with Services(settings, command="serve", address=address) as services:
@@ -68,6 +73,23 @@ def serve(
             server.run(sockets=[listener])
             # Those that outlived the grace: their threads would keep the folder.
             app.state.questions.cancel_all()
+
+
+@contextmanager
+def _tracing(endpoint: str | None) -> Generator[None]:
+    """Send traces to ``endpoint`` meanwhile, if there is one; MissingExtra."""
+    if endpoint is None:
+        yield
+        return
+    try:
+        from api.traces import exporting
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"{error.name} is not installed: run {INSTALL['observability']} in Pageglass's folder"
+            " (setting server.traces needs it)"
+        ) from None
+    with exporting(endpoint):
+        yield
 
 
 def _listen(host: str, port: int) -> socket.socket:

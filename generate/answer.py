@@ -12,6 +12,7 @@ from generate.models import AnsweringModel, Asked, BrokenReply, Draft, OnText, S
 from pageglass.cancellation import current
 from pageglass.errors import ModelServerError, OutOfMemory, PromptTooLong, StoreError
 from pageglass.settings import AnswerSettings
+from pageglass.tracing import span
 from pageglass.types import Answer, AnswerStatus, Citation, Hit, Page, PageRef, PageStore, Usage
 
 NOT_FOUND = "Nothing in the indexed pages answers this question."
@@ -98,8 +99,9 @@ class Answerer:
         asked = Asked(asked) if isinstance(asked, str) else asked
         began = perf_counter()
         top = {hit.ref: hit for hit in hits[: self._settings.pages]}
-        found = self._pages.pages(list(top))
-        shown = {ref: found[ref] for ref in top if ref in found}
+        with span("answer.load"):
+            found = self._pages.pages(list(top))
+            shown = {ref: found[ref] for ref in top if ref in found}
         loaded = perf_counter()
         notes: list[str] = []
         usage: list[Usage] = []
@@ -110,17 +112,20 @@ class Answerer:
             pages = [
                 ShownPage(p, top[ref].document_name, top[ref].score) for ref, p in shown.items()
             ]
-            try:
-                best = self._ask(asked, pages, top, usage, hear)
-            except _NO_ANSWER as error:
-                if self._fallback is None:
-                    raise
-                notes.append(f"{self._model.name}: {error}; the pages are quoted instead")
-                model = self._fallback
-                if hear is not None:
-                    hear.begin()
-                draft = model.generate(asked, pages, seconds=self._settings.seconds, on_text=hear)
-                best = _check(draft, top, shown)
+            with span("answer.generate", {"pageglass.pages": len(pages)}) as generating:
+                try:
+                    best = self._ask(asked, pages, top, usage, hear)
+                except _NO_ANSWER as error:
+                    if self._fallback is None:
+                        raise
+                    generating.set("error.type", type(error).__qualname__)
+                    notes.append(f"{self._model.name}: {error}; the pages are quoted instead")
+                    model = self._fallback
+                    if hear is not None:
+                        hear.begin()
+                    seconds = self._settings.seconds
+                    draft = model.generate(asked, pages, seconds=seconds, on_text=hear)
+                    best = _check(draft, top, shown)
         generated = perf_counter()
         status = self._status(best, extractive=model.extractive)
         notes += best.draft.notes
@@ -216,17 +221,19 @@ def _check(draft: Draft, hits: dict[PageRef, Hit], shown: dict[PageRef, Page]) -
     """Check the draft's quotes; one from a page that was not shown is no citation."""
     citations: list[Citation] = []
     objections: list[str] = []
-    for ref, quote in dict.fromkeys(draft.quotes):
-        if ref is None or ref not in shown:
-            objections.append("it cites a page that was not shown")
-            continue
-        hit = hits[ref]
-        claim = Citation(ref, hit.document_name, hit.page_label, quote, (), verified=False)
-        citations.append(verify(claim, shown))
-        if not citations[-1].verified:
-            number = list(shown).index(ref) + 1
-            said = plain_text(quote)[:200]
-            objections.append(f"these words do not stand on page {number}: {said!r}")
+    with span("answer.check", {"pageglass.quotes": len(draft.quotes)}) as checking:
+        for ref, quote in dict.fromkeys(draft.quotes):
+            if ref is None or ref not in shown:
+                objections.append("it cites a page that was not shown")
+                continue
+            hit = hits[ref]
+            claim = Citation(ref, hit.document_name, hit.page_label, quote, (), verified=False)
+            citations.append(verify(claim, shown))
+            if not citations[-1].verified:
+                number = list(shown).index(ref) + 1
+                said = plain_text(quote)[:200]
+                objections.append(f"these words do not stand on page {number}: {said!r}")
+        checking.set("pageglass.verified", sum(citation.verified for citation in citations))
     if draft.text and draft.support and not draft.quotes:
         objections.append("it cites nothing")
     return _Checked(draft, tuple(citations), tuple(dict.fromkeys(objections)))

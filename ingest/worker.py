@@ -212,5 +212,5 @@ class Worker:
     def _failure(order: Order, error: Exception) -> Failure:
         failure = classify(error)
         if failure.kind == "transient":
-            _log.error("indexing %s failed", order.name, exc_info=error)
+            _log.error("indexing document %s failed", order.document_id, exc_info=error)
         return failure

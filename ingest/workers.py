@@ -336,7 +336,7 @@ def main() -> None:
     pipe = Connection(int(sys.argv[1]))
     parent, name, settings = cast(tuple[int, str, Settings], pipe.recv())
     _die_with(parent)
-    set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level, settings.log_format)
     pipeline = local_pipeline(settings)
     desk = _RemoteDesk(pipe)
     worker = Worker(desk, pipeline, name=name, batch_pages=settings.ingest.batch_pages)

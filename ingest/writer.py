@@ -39,6 +39,7 @@ from pageglass.errors import (
 )
 from pageglass.images import ImageStore
 from pageglass.settings import IngestSettings
+from pageglass.tracing import span
 from pageglass.types import Document, Page, PageRef
 from retrieval.headings import document_title
 from retrieval.index import Index, PagePoint
@@ -87,6 +88,8 @@ class Writer:
         """How many workers there are: a batch is filled up only when all have work."""
         self.outage: str | None = None
         """Why nothing can be stored at the moment."""
+        self.pages_stored = 0
+        """Pages that workers handed over since this began, each as often as it was."""
         # Held for every write that must not cross a removal, or a backup.
         self.writing = threading.RLock()
         self._originals.mkdir(parents=True, exist_ok=True)
@@ -347,6 +350,7 @@ class Writer:
                 if any(result.state == "done" for result in encoded.stages):
                     self._jobs.progressed(id)
             self.outage = None
+            self.pages_stored += len(encoded.pages)
         self._tell(id)
         return verdict
 
@@ -358,6 +362,7 @@ class Writer:
             with self._database.transaction():
                 if not self._jobs.keep(id, order.worker):
                     return
+                job = self._jobs.get(id)
                 if failure is None:
                     try:
                         failure = self._finish(id)
@@ -368,6 +373,14 @@ class Writer:
                 if failure is not None:
                     self._give_back(id, failure)
             self._resume_removals()
+        attributes = {
+            "pageglass.document_id": id,
+            "pageglass.pages": job.pages,
+            "pageglass.attempt": job.attempts,
+        }
+        with span("ingest document", attributes, began=job.started_at) as ingesting:
+            if failure is not None:
+                ingesting.set("error.type", failure.kind)
         self._tell(id)
 
     def leave(self, order: Order) -> None:

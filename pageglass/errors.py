@@ -274,6 +274,7 @@ class MissingExtra(ModelError):
     """A library of an extra is not installed; the message is the command that installs it."""
 
     code = "extra-missing"
+    status = 501
 
 
 class OutOfMemory(ModelError):

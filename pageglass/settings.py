@@ -345,6 +345,15 @@ class ServerSettings(_Section):
     waiting: int = Field(
         default=256, ge=0, description="Questions that may wait; more are told to come back."
     )
+    log_text: bool = Field(
+        default=False, description="Questions, answers and collections' names in the log."
+    )
+    traces: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^/\s]+(/\S*)?$",
+        description="OTLP/HTTP address that traces are sent to (http://host:4318); needs the extra"
+        " observability.",
+    )
 
     stop_seconds: int = Field(
         default=30, ge=0, description="How long a stop waits for answers under way, in seconds."
@@ -385,6 +394,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="WARNING", description="Least severe log records shown."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How log records are written, one line each."
     )
     ingest: IngestSettings = IngestSettings()
     models: ModelSettings = ModelSettings()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pageglass.cancellation import current
 from pageglass.errors import QuestionError
 from pageglass.settings import SearchSettings
+from pageglass.tracing import span
 from pageglass.types import Hit, PageRef, PageStore, RetrieverRank, SearchResult, Why
 from retrieval.duplicates import group_duplicates
 from retrieval.encoders import Encoder, ImageEncoder, Vectors
@@ -76,15 +78,19 @@ class Searcher:
         question = self.check_question(question, optional=picture is not None)
         top_k = top_k or self._settings.top_k
         started = time.perf_counter()
-        encoded = self.encode(question, picture)
+        with span("search.encode"):
+            encoded = self.encode(question, picture)
         encoded_at = time.perf_counter()
-        rankings = self.rankings(encoded, scope or Scope())
+        with span("search.retrieve"):
+            rankings = self.rankings(encoded, scope or Scope())
         searched_at = time.perf_counter()
         looked_at = self._reranker.pages if self._reranker else 0
-        fused = self.fuse(rankings, max(top_k, looked_at))
+        with span("search.fuse", {"pageglass.lists": len(rankings)}):
+            fused = self.fuse(rankings, max(top_k, looked_at))
         fused_at = time.perf_counter()
         current().check()
-        ranked = self.rerank(question, fused)
+        with span("search.rerank") if looked_at else nullcontext():
+            ranked = self.rerank(question, fused)
         ended = time.perf_counter()
         timings = {
             "encode": 1000 * (encoded_at - started),
@@ -147,13 +153,14 @@ class Searcher:
                     first = [
                         (name, vectors[name]) for name in retriever.prefetch if name in vectors
                     ]
-                    rankings[retriever.name + mark] = index.query(
-                        retriever.name,
-                        vectors[retriever.name],
-                        limit=limit,
-                        scope=scope,
-                        prefetch=Prefetch(first, limit) if first else None,
-                    )
+                    with span(f"search.retrieve {retriever.name}{mark}"):
+                        rankings[retriever.name + mark] = index.query(
+                            retriever.name,
+                            vectors[retriever.name],
+                            limit=limit,
+                            scope=scope,
+                            prefetch=Prefetch(first, limit) if first else None,
+                        )
         if named := named_pages(encoded.text):
             fused = dict(self._fused(rankings))
             pages = self._pages.named_pages(named, scope)

@@ -30,6 +30,7 @@ Result = TypeVar("Result")
 INSTALL = {
     "models": "pip install -e '.[models]' -c constraints.txt",
     "vllm": "pip install -e '.[vllm]'",
+    "observability": "pip install -e '.[observability]' -c constraints.txt",
 }
 """The command that installs each extra, in the folder of this repository."""
 

@@ -315,7 +315,7 @@ def test_what_was_paid_is_logged_even_where_no_answer_comes_of_it(
     tmp_path: Path, server: OpenAIServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = load_settings({"data_dir": tmp_path / "data", "answer": {"url": server.url}})
-    caplog.set_level(logging.INFO, logger="api.services")
+    caplog.set_level(logging.INFO, logger="api.facts")
     with (
         Services(settings, command="test") as services,
         pytest.raises(QuestionError, match="no text"),

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import count
@@ -20,7 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from pageglass import prompts
+from pageglass import prompts, tracing
 from pageglass.cancellation import current
 from pageglass.errors import ModelError, ModelServerError, ModelTimeout, PromptTooLong
 from retrieval.vlms import Message, Prompt, PromptImage, Reply, YesAnswers
@@ -216,19 +217,21 @@ class OpenAIVlm:
         self, call: _Call, request: dict[str, Any], hand: Callable[[str], None]
     ) -> Reply:
         text, finish, usage, model = "", None, None, self.name
-        stream: Any = await call.client.chat.completions.create(
-            **request, stream=True, stream_options={"include_usage": True}
-        )
-        async with stream:
-            chunk: ChatCompletionChunk
-            async for chunk in stream:
-                model, usage = _version(chunk), chunk.usage or usage
-                # The last chunk tells the usage and has no choice.
-                for choice in chunk.choices[:1]:
-                    finish = choice.finish_reason or finish
-                    if piece := choice.delta.content:
-                        text += piece
-                        hand(piece)
+        with self._calling(request) as span:
+            stream: Any = await call.client.chat.completions.create(
+                **_joined(request), stream=True, stream_options={"include_usage": True}
+            )
+            async with stream:
+                chunk: ChatCompletionChunk
+                async for chunk in stream:
+                    model, usage = _version(chunk), chunk.usage or usage
+                    # The last chunk tells the usage and has no choice.
+                    for choice in chunk.choices[:1]:
+                        finish = choice.finish_reason or finish
+                        if piece := choice.delta.content:
+                            text += piece
+                            hand(piece)
+            _note(span, model, usage)
         if finish is None:
             raise self._error("ended its answer in the middle: ask again")
         return Reply(text, finish == "length", model, *_tokens([usage]))
@@ -253,11 +256,26 @@ class OpenAIVlm:
         }
 
     async def _complete(self, call: _Call, request: dict[str, Any]) -> ChatCompletion:
-        completion: Any = await call.client.chat.completions.create(**request)
-        choices = getattr(completion, "choices", None)
-        if not choices or not getattr(choices[0], "message", None):
-            raise self._error(f"answers without an answer: {self._check_url}")
+        with self._calling(request) as span:
+            completion: Any = await call.client.chat.completions.create(**_joined(request))
+            choices = getattr(completion, "choices", None)
+            if not choices or not getattr(choices[0], "message", None):
+                raise self._error(f"answers without an answer: {self._check_url}")
+            _note(span, _version(completion), completion.usage)
         return completion
+
+    def _calling(self, request: Mapping[str, Any]) -> AbstractContextManager[tracing.Span]:
+        """The span of one call, by the names that OpenTelemetry has for them."""
+        server = urlsplit(self._url)
+        attributes: dict[str, tracing.Attribute] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": request["model"],
+            "gen_ai.request.max_tokens": request["max_tokens"],
+            "server.address": server.hostname or "",
+            "server.port": server.port or (443 if server.scheme == "https" else 80),
+        }
+        return tracing.span(f"chat {request['model']}", attributes, kind="client")
 
     async def _trying(
         self,
@@ -402,6 +420,18 @@ async def _end(client: AsyncOpenAI) -> None:
         task.cancel()
     await asyncio.gather(*under_way, return_exceptions=True)
     await client.close()
+
+
+def _joined(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request with what lets the server's spans join the one that is open."""
+    return {**request, "extra_headers": request["extra_headers"] | tracing.headers()}
+
+
+def _note(span: tracing.Span, model: str, usage: CompletionUsage | None) -> None:
+    span.set("gen_ai.response.model", model)
+    if usage is not None:
+        span.set("gen_ai.usage.input_tokens", usage.prompt_tokens)
+        span.set("gen_ai.usage.output_tokens", usage.completion_tokens)
 
 
 async def _models(client: AsyncOpenAI) -> list[str]:
