@@ -758,7 +758,7 @@ def mcp(ctx: typer.Context) -> None:
     from api.mcp import serve as serve_tools
 
     try:
-        with _open(settings, "mcp") as backend:
+        with _open(ctx, settings) as backend:
             serve_tools(backend)
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)

@@ -30,6 +30,7 @@ from pageglass.errors import (
     DocumentNotFound,
     JobConflict,
     JobNotFound,
+    KeyInvalid,
     KeyMissing,
     ModelTimeout,
     Overload,
@@ -677,3 +678,16 @@ def test_files_are_read_off_the_event_loop() -> None:
         assert b"%PDF" in server.seen[0].body
     assert readers
     assert main not in readers
+
+
+def test_a_server_that_wants_keys_wants_the_right_one(tmp_path: Path) -> None:
+    settings = load_settings({"data_dir": tmp_path / "data", "server": {"keys": "on"}})
+    with Services(settings, command="test") as services, serving(services) as address:
+        with Client(address, key=services.token) as client:
+            assert list(client.documents()) == []
+        with Client(address) as client:
+            assert client.version().needs_key
+            with pytest.raises(KeyMissing):
+                list(client.documents())
+        with Client(address, key="pg_0000") as client, pytest.raises(KeyInvalid):
+            list(client.documents())
