@@ -18,13 +18,13 @@ from api import problems
 from api.access import PUBLIC, Authenticate
 from api.idempotency import Answers, Idempotency
 from api.middleware import BodyLimits, LocalOnly, RequestIds
-from api.routes import Needs, ask, chat, documents, health, jobs, search, sources
+from api.routes import Needs, ask, chat, documents, health, jobs, search, sources, web
 from api.services import Services
 from api.streaming import Questions
 from pageglass import __version__
 from pageglass.wire import Problem
 
-_NOUNS = (ask, search, chat, documents, jobs, sources, health)
+_NOUNS = (ask, search, chat, documents, jobs, sources, health, web)
 
 WORKER_THREADS = 16
 """Requests other than questions that are worked on at a time; more wait."""
