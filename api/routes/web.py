@@ -1,0 +1,96 @@
+"""The search page and the custom element it is made of, for this site and for others."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+
+router = APIRouter(include_in_schema=False)
+
+PAGE_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src blob: data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+"""What the page may do: its own files and the API, and pictures it fetched itself. No markup is
+ever made of text, which the last line lets browsers hold us to."""
+
+_ASK_AGAIN = "no-cache"
+"""Kept by browsers, but only as long as the server says that nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    data: bytes
+    media_type: str
+    tag: str
+    headers: dict[str, str]
+
+    def answer(self, if_none_match: str | None) -> Response:
+        headers = {"ETag": self.tag, "Cache-Control": _ASK_AGAIN, **self.headers}
+        named = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+        if self.tag in named or "*" in named:
+            return Response(status_code=304, headers=headers)
+        return Response(self.data, media_type=self.media_type, headers=headers)
+
+
+def _read(name: str, media_type: str, **headers: str) -> _File:
+    data = files("api").joinpath("web", name).read_bytes()
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return _File(data, f"{media_type}; charset=utf-8", tag, named)
+
+
+_PAGE = _read(
+    "index.html",
+    "text/html",
+    Content_Security_Policy=PAGE_POLICY,
+    Referrer_Policy="no-referrer",
+    Cross_Origin_Opener_Policy="same-origin",
+)
+_ELEMENT = _read(
+    "element.js",
+    "text/javascript",
+    Access_Control_Allow_Origin="*",
+    Cross_Origin_Resource_Policy="cross-origin",
+)
+_PAGE_SCRIPT = _read("page.js", "text/javascript")
+_PAGE_STYLE = _read("page.css", "text/css")
+
+Seen = Annotated[str | None, Header(alias="If-None-Match")]
+
+
+@router.get("/")
+async def page(seen: Seen = None) -> Response:
+    """Show the search page."""
+    return _PAGE.answer(seen)
+
+
+@router.get("/element.js")
+async def element(seen: Seen = None) -> Response:
+    """Give the custom element, to pages of every site: it holds nothing of the documents."""
+    return _ELEMENT.answer(seen)
+
+
+@router.get("/page.js")
+async def page_script(seen: Seen = None) -> Response:
+    """Give the search page's script."""
+    return _PAGE_SCRIPT.answer(seen)
+
+
+@router.get("/page.css")
+async def page_style(seen: Seen = None) -> Response:
+    """Give the search page's style."""
+    return _PAGE_STYLE.answer(seen)
