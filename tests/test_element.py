@@ -576,7 +576,7 @@ def test_the_element_works_in_a_page_of_another_site_under_a_strict_policy(
     answer = page.evaluate(
         """async () => {
             const search = document.querySelector("pageglass-search");
-            search.key = "pg_not_in_the_document";
+            search.key = "pgk_not_in_the_document";
             search.key = "";
             const answer = await search.ask("What do tickets cost for adults?");
             return [answer.answer, search.question, search.collection, search.outerHTML];
@@ -584,40 +584,84 @@ def test_the_element_works_in_a_page_of_another_site_under_a_strict_policy(
     )
     assert "twelve euros" in answer[0]
     assert answer[1:3] == ["What do tickets cost for adults?", "default"]
-    assert "pg_not" not in answer[3]
+    assert "pgk_not" not in answer[3]
 
 
-def test_a_key_is_sent_as_a_header_and_stands_in_no_address(server: str, tabs: OpenTab) -> None:
-    tab = tabs(server)
-    keys: list[str | None] = []
-    tab.page.on("request", lambda request: keys.append(request.headers.get("authorization")))
-    tab.page.evaluate("document.querySelector('pageglass-search').key = 'pg_secret'")
-    ask(tab.page, FERRY_QUESTION)
-    loaded(thumbnails(tab.page).first.locator("img"))
-    assert "Bearer pg_secret" in keys
-    assert not any("pg_secret" in url for url in tab.requests)
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Services, str]]:
+    """A server that wants keys, with a document in each of two collections."""
+    folder = tmp_path_factory.mktemp("keyed")
+    settings = load_settings({"data_dir": folder / "data", "server": {"keys": "on"}})
+    with Services(settings, command="test") as services:
+        for collection, pages in {"manuals": FERRY, "secret": TURBINE}.items():
+            file = pdf(folder / f"{collection}.pdf", pages)
+            for report in services.ingest([file], collection=collection):
+                assert report.outcome == "indexed", report.reason
+        services.start_worker()
+        with serving(services) as address:
+            yield services, address
 
 
-def test_the_page_asks_for_a_key_where_the_server_wants_one(server: str, tabs: OpenTab) -> None:
-    version = httpx.get(f"{server}/version").json() | {"needs_key": True}
-    tab = tabs("about:blank")
+def test_the_page_asks_for_a_key_where_the_server_wants_one(
+    keyed: tuple[Services, str], tabs: OpenTab
+) -> None:
+    services, address = keyed
+    _, key = services.keys.add(name="people", scopes=["ask", "ingest"])
+    tab = tabs(address)
     page = tab.page
-    page.route("**/version", lambda route: route.fulfill(json=version))
-    keys: list[str | None] = []
-    page.on("request", lambda request: keys.append(request.headers.get("authorization")))
-    page.goto(server)
-    field = page.get_by_label("Key")
+    field = page.get_by_label("Key", exact=True)
     expect(field).to_have_attribute("type", "password")
-    with page.expect_request("**/collections"):
-        field.fill("pg_secret")
+    ask(page, FERRY_QUESTION)
+    expect(page.get_by_role("alert")).to_contain_text("API key")
+    tab.forget()  # The browser notes a status of 401.
+    field.fill(key)
+    with page.expect_response("**/collections"):
         field.press("Enter")
     ask(page, FERRY_QUESTION)
-    assert keys[-1] == "Bearer pg_secret"
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("at six")
+    loaded(thumbnails(page).first.locator("img"))
     page.reload()
-    expect(field).to_have_value("pg_secret")
+    expect(field).to_have_value(key)
     assert page.evaluate("[sessionStorage.length, localStorage.length]") == [1, 0]
     assert page.evaluate("document.cookie") == ""
-    assert not any("pg_secret" in url for url in tab.requests)
+    assert not any(key in url for url in tab.requests)
+
+
+def test_a_key_for_browsers_reaches_its_collection_from_its_site_only(
+    keyed: tuple[Services, str], elsewhere: tuple[Path, str], tabs: OpenTab
+) -> None:
+    services, address = keyed
+    folder, site_address = elsewhere
+    _, key = services.keys.add(
+        name="intranet", scopes=["ask"], collections=["manuals"], origins=[site_address]
+    )
+    page_text = HOST_PAGE.format(server=address).replace(
+        'collection="default"', f'upload key="{key}"'
+    )
+    (folder / "keyed.html").write_text(page_text)
+    tab = tabs(f"{site_address}/keyed.html")
+    page = tab.page
+    expect(page.get_by_role("option", name="manuals")).to_have_count(1)
+    expect(page.get_by_role("option", name="secret")).to_have_count(0)
+    ask(page, FERRY_QUESTION)
+    loaded(thumbnails(page).first.locator("img"))
+    for found in thumbnails(page).all():
+        expect(found).to_contain_text("manuals.pdf")
+    thumbnails(page).first.click()
+    loaded(viewer(page).locator("img"))
+    assert not any(key in url for url in tab.requests)
+    viewer(page).get_by_role("button", name="Close").click()
+    drop_files(page, {"sneaked.pdf": b"%PDF-1.4"})
+    uploads = page.get_by_role("list", name="Uploads")
+    expect(uploads).to_contain_text("may not do that")
+    tab.forget()  # The browser notes a status of 403.
+
+    other = tabs(address)
+    other.page.get_by_label("Key", exact=True).fill(key)
+    other.page.get_by_label("Key", exact=True).press("Enter")
+    ask(other.page, FERRY_QUESTION)
+    expect(other.page.get_by_role("alert")).to_contain_text("may not be used from here")
+    other.forget()
 
 
 # For everybody

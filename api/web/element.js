@@ -736,8 +736,9 @@ function makeSearch(element) {
 		const { server } = self;
 		filter.reset();
 		try {
-			self.can = (await server.json("/version")).can;
-			if (element.hasAttribute("collection")) return;
+			const { can, needs_key: locked } = await server.json("/version");
+			self.can = can;
+			if (element.hasAttribute("collection") || (locked && !server.key)) return;
 			const { collections } = await server.json("/collections");
 			if (server === self.server) for (const { name } of collections) offer(name);
 		} catch { /* A question will meet the same and say so. */ }
