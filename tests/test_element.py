@@ -462,6 +462,8 @@ def test_a_heat_map_is_offered_where_the_profile_has_one(server: str, tabs: Open
         button.click()
     assert parse_qs(urlsplit(asked.value.url).query) == {"heatmap": [FERRY_QUESTION]}
     expect(button).to_have_attribute("aria-pressed", "true")
+    expect(viewer(tab.page).get_by_role("alert")).to_contain_text("heat")  # Refused, after all.
+    tab.forget()
 
 
 # Filters and uploads
