@@ -23,6 +23,7 @@ from pageglass.types import DEFAULT_COLLECTION, Document, JobState
 
 if TYPE_CHECKING:
     from api.backend import Backend, Onlooker, Server
+    from api.keys import Key
     from api.services import FileReport
     from ingest.sources import SourceRegistry
     from ingest.watch import PlannedAction
@@ -90,6 +91,10 @@ models_app = typer.Typer(
     help="Fetch the models that the profile in use needs.\n\n\b\npageglass models pull",
 )
 app.add_typer(models_app, name="models", short_help="Fetch the models a profile needs.")
+keys_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="API keys of a server."
+)
+app.add_typer(keys_app, name="keys", short_help="Make, list and end API keys of a server.")
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output.")
@@ -764,6 +769,116 @@ def mcp(ctx: typer.Context) -> None:
         typer.echo("stopped", err=True)
 
 
+@keys_app.command("add", short_help="Make a key.")
+def keys_add(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Who or what it is for, to know it by.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(help="search, ask (and search), ingest or admin; may be repeated."),
+    ],
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(help="It sees this collection only; may be repeated; default: all."),
+    ] = None,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Pages of this site only may use it; may be repeated."),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0.0, help="How long it is good for; default: for ever.")
+    ] = None,
+    per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, help="Requests a minute; default: server.requests_per_minute."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an API key and print it, this once: only a hash of it is kept.
+
+    A server that runs knows it at once. One for a web page belongs to the scope search or ask, a
+    collection and the page's site: everybody who sees the page can read it.
+
+    \b
+    pageglass keys add intranet --scope ask --collection manuals --origin https://intranet.example
+    """
+    settings = _begin(ctx, as_json, here=True)
+    from api.keys import Keys
+
+    with Keys(settings.data_dir / "keys.sqlite") as keys:
+        key, text = keys.add(
+            name,
+            scope,
+            collections=collection or None,
+            origins=origin or (),
+            requests_per_minute=per_minute,
+            seconds=None if days is None else days * 86400,
+        )
+    _print_key(key, text, as_json)
+
+
+@keys_app.command("list", short_help="List the keys.")
+def keys_list(ctx: typer.Context, as_json: JsonFlag = False) -> None:
+    """List the API keys, with what they may do and when they were last used.
+
+    \b
+    pageglass keys list
+    """
+    settings = _begin(ctx, as_json, here=True)
+    from api.keys import Keys
+
+    with Keys(settings.data_dir / "keys.sqlite") as keys:
+        found = keys.list()
+    if as_json:
+        printing.print_json({"keys": [key.described() for key in found]})
+    else:
+        printing.print_keys(found)
+
+
+@keys_app.command("rotate", short_help="Make a key with the rights of another.")
+def keys_rotate(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="The id of the key that is to end.")],
+    keep_hours: Annotated[
+        float, typer.Option(min=0.0, help="How long the old one stays good beside the new one.")
+    ] = 24.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key with the same rights, and end the old one a little later.
+
+    \b
+    pageglass keys rotate 5f2c09d1a7b3 --keep-hours 48
+    """
+    settings = _begin(ctx, as_json, here=True)
+    from api.keys import Keys
+
+    with Keys(settings.data_dir / "keys.sqlite") as keys:
+        new, text = keys.rotate(key, keep_seconds=keep_hours * 3600)
+    _print_key(new, text, as_json)
+
+
+@keys_app.command("revoke", short_help="End a key at once.")
+def keys_revoke(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(help="The id of the key, or the key itself.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """End an API key at once, also for a server that runs.
+
+    \b
+    pageglass keys revoke 5f2c09d1a7b3
+    """
+    settings = _begin(ctx, as_json, here=True)
+    from api.keys import Keys
+
+    with Keys(settings.data_dir / "keys.sqlite") as keys:
+        ended = keys.revoke(key)
+    if as_json:
+        printing.print_json(ended.described())
+    else:
+        typer.echo(f"revoked {ended.id} ({ended.name})")
+
+
 @models_app.command("pull", short_help="Fetch them, so that nothing is fetched later.")
 def models_pull(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Fetch the checkpoints of the profile and settings in use, base models of adapters included.
@@ -926,6 +1041,14 @@ def _begin(
     settings = load_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)
     return settings
+
+
+def _print_key(key: Key, text: str, as_json: bool) -> None:
+    if as_json:
+        printing.print_json({**key.described(), "key": text})
+        return
+    typer.echo(text)
+    typer.echo(f"this is told once; its id is {key.id} (`pageglass keys list`)", err=True)
 
 
 def _open(ctx: typer.Context, settings: Settings) -> Backend:

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pageglass.errors import KeyInvalid, StoreError, UsageError
@@ -74,10 +75,20 @@ class Key:
         """Whether it may do what needs ``scope``."""
         return any(scope in _IMPLIED[own] for own in self.scopes)
 
-    @property
-    def unlimited(self) -> bool:
-        """Whether it sees every collection."""
-        return self.collections is None
+    def described(self) -> dict[str, Any]:
+        """What may be told of it, for ``--json``; times in UTC."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "scopes": sorted(self.scopes),
+            "collections": None if self.collections is None else list(self.collections),
+            "origins": list(self.origins),
+            "requests_per_minute": self.requests_per_minute,
+            "created_at": _utc(self.created_at),
+            "expires_at": _utc(self.expires_at),
+            "revoked_at": _utc(self.revoked_at),
+            "last_used_at": _utc(self.last_used_at),
+        }
 
 
 class Keys:
@@ -277,6 +288,12 @@ def _checked_scopes(scopes: Iterable[str]) -> frozenset[KeyScope]:
 
 def _good(key: Key, now: float) -> bool:
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
+
+
+def _utc(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _hash(text: str) -> bytes:

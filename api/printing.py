@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from api.keys import Key
     from api.looking import Status
     from api.services import FileReport
     from pageglass.types import Answer, Document, Hit, Job
@@ -195,6 +196,27 @@ def job_line(job: Job) -> str:
     if job.state == "queued" and wait > 0:
         line += f", next attempt in {duration(wait)}"
     return _whole(line + (f": {job.reason}" if job.reason else ""))
+
+
+def print_keys(keys: Sequence[Key]) -> None:
+    """A line a key."""
+    now = time.time()
+    for key in keys:
+        state = "good"
+        if key.revoked_at is not None:
+            state = "revoked"
+        elif key.expires_at is not None:
+            left = key.expires_at - now
+            state = f"good for {duration(left)}" if left > 0 else "expired"
+        where = "all collections" if key.collections is None else ", ".join(key.collections)
+        sites = f" from {', '.join(key.origins)}" if key.origins else ""
+        used = "never used"
+        if key.last_used_at is not None:
+            used = f"used {duration(now - key.last_used_at)} ago"
+        scopes = ", ".join(sorted(key.scopes))
+        typer.echo(_whole(f"{key.id}  {key.name}: {scopes} in {where}{sites}; {state}, {used}"))
+    if not keys:
+        typer.echo("no keys yet: `pageglass keys add NAME --scope ask` makes one", err=True)
 
 
 def duration(seconds: float) -> str:
