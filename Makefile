@@ -3,11 +3,13 @@ PYTHON ?= python3
 BASE := .venv
 TEST := .venv-test
 DEMO := .demo
+NEEDED_BY_TESTS := chromium fonts-noto-core fonts-noto-color-emoji \
+	libreoffice-writer libreoffice-calc libreoffice-impress
 # The demo's answers must not depend on what a person has set for their own folders.
 PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve-demo test lint types imports bench eval crash isolation folder scale samples check-size clean
+.PHONY: help demo serve-demo test system lint types imports bench eval crash isolation folder scale samples check-size clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +41,10 @@ serve-demo: $(BASE)/.ready ## Serve the sample collection
 
 test: $(TEST)/.ready ## Run the whole test suite in an environment of its own
 	$(TEST)/bin/python -m pytest
+
+system: ## Install what some tests need beside Python and skip without (Debian, as root)
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(NEEDED_BY_TESTS)
 
 lint: $(TEST)/.ready ## Check style and formatting
 	$(TEST)/bin/ruff check .

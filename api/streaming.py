@@ -36,7 +36,7 @@ class Questions:
 
     def __init__(self, *, at_once: int, waiting: int) -> None:
         self._limiter = CapacityLimiter(at_once)
-        self._may_wait = waiting
+        self._at_most = at_once + waiting
         self._under_way: set[Cancellation] = set()
 
     @property
@@ -47,7 +47,7 @@ class Questions:
     @property
     def waiting(self) -> int:
         """Questions that wait for their turn."""
-        return self._limiter.statistics().tasks_waiting
+        return len(self._under_way) - self.in_work
 
     def cancel_all(self) -> None:
         """Call off whatever is under way."""
@@ -64,7 +64,7 @@ class Questions:
 
     async def run(self, work: Callable[[], T], cancellation: Cancellation) -> T:
         """``work`` on a thread of its own, once it is its turn; ``cancellation`` calls it off."""
-        if self._limiter.available_tokens <= 0 and self.waiting >= self._may_wait:
+        if len(self._under_way) >= self._at_most:
             raise Busy(
                 f"{self.waiting:,} questions wait already (setting server.waiting): ask again in"
                 " some seconds",
