@@ -24,10 +24,12 @@ from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
     Document,
+    Extraction,
     HeldFile,
     Job,
     JobState,
     Page,
+    PageRef,
     SearchResult,
     check_collection_name,
 )
@@ -105,6 +107,23 @@ class RemoteServices:
             tags=tags,
             top_k=top_k,
         ).plain()
+
+    def extract(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),
+        pages: Sequence[PageRef] = (),
+        instructions: str | None = None,
+    ) -> Extraction:
+        """Values in the shape of a JSON schema, read off documents and single pages."""
+        wanted = wire.ExtractRequest(
+            schema=dict(schema),
+            documents=list(documents),
+            pages=[wire.PageRefModel.of(ref) for ref in pages],
+            instructions=instructions,
+        )
+        return self.fetch(wire.ExtractResponse, "POST", "/extract", json=wanted.as_json()).plain()
 
     # Taking in
 
