@@ -445,7 +445,7 @@ class ExtractRequest(_Request):
         default_factory=list, max_length=10_000, description="Read these pages."
     )
     instructions: Text | None = Field(
-        None,
+        default=None,
         max_length=4000,
         description="What else the model should know, such as how dates are written.",
     )

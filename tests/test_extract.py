@@ -12,7 +12,9 @@ import httpx
 import pymupdf
 import pytest
 
+from api.access import Access
 from api.services import Services
+from api.view import View
 from generate.extract import Extractor
 from generate.schemas import read_schema
 from pageglass.errors import (
@@ -27,7 +29,7 @@ from pageglass.errors import (
 from pageglass.images import ImageStore
 from pageglass.settings import ExtractSettings, load_settings
 from pageglass.types import ExtractedDocument, ExtractedValue, PageRef
-from pageglass.wire import ExtractResponse
+from pageglass.wire import ExtractRequest, ExtractResponse, PageRefModel
 from retrieval.vlms.images import PromptImages
 from retrieval.vlms.openai import OpenAIVlm
 from tests.openai_server import OpenAIServer, openai_server
@@ -525,6 +527,31 @@ def test_bad_requests_are_problems(
     )
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_other_tenants_documents_are_not_there(read: Reading, server: OpenAIServer) -> None:
+    id = read.ids["invoice.pdf"]
+    theirs = View(read.services, Access(frozenset({"ask"}), "k", ("theirs",)))
+    wholes = ExtractRequest(schema=TOTAL, documents=[id])
+    pages = ExtractRequest(schema=TOTAL, pages=[PageRefModel(document_id=id, page=99)])
+    for wanted in (wholes, pages):
+        with pytest.raises(DocumentNotFound):
+            theirs.extract(wanted)
+    assert not server.requests
+    ours = View(read.services, Access(frozenset({"ask"}), "k", ("default",)))
+    assert ours.extract(wholes).documents[0].data == {"total": 1187.0}
+
+
+def test_a_client_that_goes_calls_the_work_off(
+    http: httpx.Client, read: Reading, server: OpenAIServer
+) -> None:
+    server.misbehave("hanging", times=1)
+    body = {"schema": TOTAL, "documents": [read.ids["invoice.pdf"]]}
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/extract", json=body, timeout=0.5)
+    # Its two other pages are not asked about: the next request is this one's.
+    assert http.post("/extract", json={**body, "documents": [read.ids["letter.pdf"]]}).is_success
+    assert len(server.completions) == 2
 
 
 def test_too_many_pages_are_too_large(http: httpx.Client, read: Reading) -> None:
