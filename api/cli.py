@@ -405,7 +405,7 @@ def extract(
     settings = _begin(ctx, as_json)
     wanted = _schema(schema)
     numbers = _page_numbers(pages) if pages is not None else []
-    with _open(settings, "extract") as backend:
+    with _open(ctx, settings) as backend:
         ids = _resolve(backend, documents, collection)
         found = backend.extract(
             wanted,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -117,13 +118,12 @@ class RemoteServices:
         instructions: str | None = None,
     ) -> Extraction:
         """Values in the shape of a JSON schema, read off documents and single pages."""
-        wanted = wire.ExtractRequest(
-            schema=dict(schema),
-            documents=list(documents),
-            pages=[wire.PageRefModel.of(ref) for ref in pages],
+        return self.client.extract(
+            schema,
+            documents=documents,
+            pages=[(ref.document_id, ref.number) for ref in pages],
             instructions=instructions,
-        )
-        return self.fetch(wire.ExtractResponse, "POST", "/extract", json=wanted.as_json()).plain()
+        ).plain()
 
     # Taking in
 

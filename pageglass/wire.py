@@ -596,7 +596,7 @@ class ExtractResponse(_Response):
     notes: list[str] = Field(
         default_factory=list, description="What did not go as asked, in plain words."
     )
-    request_id: str | None = Field(None, description="Set by the server.")
+    request_id: str | None = Field(default=None, description="Set by the server.")
 
     @classmethod
     def of(cls, extraction: types.Extraction, request_id: str | None = None) -> ExtractResponse:
