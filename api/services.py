@@ -298,7 +298,7 @@ class Services:
         fields = read_schema(schema)
         wanted = self._wanted(documents, pages, within)
         found = self._extractor.extract(fields, wanted, instructions=instructions or "")
-        _log_usage(found.usage)
+        facts.used(found.usage)
         return found
 
     def _wanted(
