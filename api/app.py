@@ -19,7 +19,19 @@ from api.access import PUBLIC, Authenticate
 from api.facts import Facts
 from api.idempotency import Answers, Idempotency
 from api.middleware import BodyLimits, LocalOnly, RequestIds
-from api.routes import Needs, ask, chat, documents, health, jobs, metrics, search, sources, web
+from api.routes import (
+    Needs,
+    ask,
+    chat,
+    documents,
+    extract,
+    health,
+    jobs,
+    metrics,
+    search,
+    sources,
+    web,
+)
 from api.services import Services
 from api.streaming import Questions
 from pageglass import __version__
@@ -28,7 +40,7 @@ from pageglass.wire import Problem
 if TYPE_CHECKING:
     from api.metrics import Metrics
 
-_NOUNS = (ask, search, chat, documents, jobs, sources, health, metrics, web)
+_NOUNS = (ask, search, extract, chat, documents, jobs, sources, health, metrics, web)
 
 WORKER_THREADS = 16
 """Requests other than questions that are worked on at a time; more wait."""

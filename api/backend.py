@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pageglass.settings import Settings
 from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
     Document,
+    Extraction,
     HeldFile,
     Job,
     JobState,
     Page,
+    PageRef,
     SearchResult,
 )
 
@@ -85,6 +87,17 @@ class Backend(Protocol):
         top_k: int | None = None,
     ) -> Answer:
         """Answer from the indexed pages, citing them, or decline and show the nearest."""
+        ...
+
+    def extract(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),
+        pages: Sequence[PageRef] = (),
+        instructions: str | None = None,
+    ) -> Extraction:
+        """Values in the shape of a JSON schema, read off documents and single pages."""
         ...
 
     def ingest(

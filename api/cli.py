@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 from api import printing
 from pageglass import __version__
 from pageglass.errors import DocumentNotFound, PageglassError, UsageError
-from pageglass.types import DEFAULT_COLLECTION, Document, JobState
+from pageglass.types import DEFAULT_COLLECTION, Document, JobState, PageRef
 
 if TYPE_CHECKING:
     from api.backend import Backend, Onlooker, Server
@@ -370,6 +371,54 @@ def search(
         typer.echo("no pages found")
     for path in [] if as_json else saved:
         typer.echo(f"saved {path}", err=True)
+
+
+@app.command(short_help="Read values off documents, in the shape of a JSON schema.")
+def extract(
+    ctx: typer.Context,
+    documents: Annotated[
+        list[str], typer.Argument(metavar="DOCUMENT...", help="Ids or names, as in status.")
+    ],
+    schema: Annotated[
+        Path, typer.Option(metavar="FILE", help="A JSON schema of what to look for.")
+    ],
+    pages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PAGES", help="Only these pages of each document, such as 1-3,7; default: all."
+        ),
+    ] = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What else the model should know."),
+    ] = None,
+    collection: CollectionFilter = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read values off documents, each with the words it rests on, or null where no page says it.
+
+    Needs a model that looks at pages: the profile cpu or gpu, or answer.url.
+
+    \b
+    pageglass extract --schema invoice.json invoice-0815.pdf --json
+    """
+    settings = _begin(ctx, as_json)
+    wanted = _schema(schema)
+    numbers = _page_numbers(pages) if pages is not None else []
+    with _open(ctx, settings) as backend:
+        ids = _resolve(backend, documents, collection)
+        found = backend.extract(
+            wanted,
+            documents=[] if numbers else ids,
+            pages=[PageRef(id, number - 1) for id in ids for number in numbers],
+            instructions=_text(instructions) if instructions is not None else None,
+        )
+    if as_json:
+        from pageglass.wire import ExtractResponse
+
+        printing.print_json(ExtractResponse.of(found).model_dump(mode="json"))
+    else:
+        printing.print_extraction(found)
 
 
 @app.command(short_help="Show what the data folder holds.")
@@ -1104,6 +1153,30 @@ def _picture(path: Path | None) -> bytes | None:
         return path.read_bytes() if path is not None else None
     except OSError as error:
         raise UsageError(f"cannot read the picture: {_os_message(error)}") from None
+
+
+def _schema(path: Path) -> dict[str, Any]:
+    """The JSON schema in a file; UsageError where there is none."""
+    try:
+        schema = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read the schema: {_os_message(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is no JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise UsageError(f"{path} is no JSON schema: it must be an object")
+    return schema
+
+
+def _page_numbers(pages: str) -> list[int]:
+    """The numbers that ``1-3,7`` names."""
+    numbers: dict[int, None] = {}
+    for part in pages.split(","):
+        span = re.fullmatch(r"\s*([1-9]\d{0,5})(?:\s*-\s*([1-9]\d{0,5}))?\s*", part, re.ASCII)
+        if span is None or int(span[2] or span[1]) < int(span[1]):
+            raise UsageError(f"--pages must be page numbers such as 1-3,7, not {pages[:80]!r}")
+        numbers |= dict.fromkeys(range(int(span[1]), int(span[2] or span[1]) + 1))
+    return list(numbers)
 
 
 def _save_heat_maps(

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from api.keys import Key
     from api.looking import Status
     from api.services import FileReport
-    from pageglass.types import Answer, Document, Hit, Job
+    from pageglass.types import Answer, Document, ExtractedValue, Extraction, Hit, Job
     from retrieval.costs import Estimate
 
 _MAX_QUOTE = 300
+_DOUBT = "  [not found on the page: do not rely on it]"
 
 
 def print_json(value: Any) -> None:
@@ -92,14 +93,42 @@ def print_answer(answer: Answer) -> None:
         typer.echo()
     for number, citation in enumerate(answer.citations, start=1):
         place = _place(citation.document_name, citation.ref.number, citation.page_label)
-        quote = one_line(citation.quote)
-        if len(quote) > _MAX_QUOTE:
-            quote = quote[: _MAX_QUOTE - 1].rstrip() + "…"
-        doubt = "" if citation.verified else "  [not found on the page: do not rely on it]"
-        typer.echo(f'[{number}] {place}: "{quote}"{doubt}')
+        doubt = "" if citation.verified else _DOUBT
+        typer.echo(f'[{number}] {place}: "{_shortened(citation.quote)}"{doubt}')
     if not answer.extractive:
         typer.echo(f"\nWritten by {one_line(answer.model)}.")
     print_notes(answer.notes)
+
+
+def print_extraction(found: Extraction) -> None:
+    """Every value of every document, and where it stands; what went wrong on standard error."""
+    for document in found.documents:
+        typer.echo(f"{one_line(document.document_name)} ({document.document_id})")
+        for value in document.values:
+            typer.echo(_value_line(value))
+            for other in value.alternatives:
+                typer.echo(f"  or{_value_line(other)}")
+        if not document.values:
+            typer.echo("  nothing found")
+        for problem in document.problems:
+            typer.echo(f"page {problem.ref.number}: {one_line(problem.detail)}", err=True)
+        print_notes(document.notes)
+    typer.echo(f"\nRead by {one_line(found.model)}.")
+    print_notes(found.notes)
+
+
+def _value_line(value: ExtractedValue) -> str:
+    label = f" (label {value.page_label})" if value.page_label != str(value.ref.number) else ""
+    said = "" if value.quote is None else f': "{_shortened(value.quote)}"'
+    doubt = "" if value.verified else _DOUBT
+    stands = one_line(f"page {value.ref.number}{label}{said}")
+    shown = one_line(json.dumps(value.value, ensure_ascii=False))
+    return f"  {one_line(value.path)}  {shown}  {stands}{doubt}"
+
+
+def _shortened(quote: str) -> str:
+    quote = one_line(quote)
+    return quote if len(quote) <= _MAX_QUOTE else quote[: _MAX_QUOTE - 1].rstrip() + "…"
 
 
 def print_transcription(text: str | None) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -24,10 +25,12 @@ from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
     Document,
+    Extraction,
     HeldFile,
     Job,
     JobState,
     Page,
+    PageRef,
     SearchResult,
     check_collection_name,
 )
@@ -104,6 +107,22 @@ class RemoteServices:
             documents=documents,
             tags=tags,
             top_k=top_k,
+        ).plain()
+
+    def extract(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),
+        pages: Sequence[PageRef] = (),
+        instructions: str | None = None,
+    ) -> Extraction:
+        """Values in the shape of a JSON schema, read off documents and single pages."""
+        return self.client.extract(
+            schema,
+            documents=documents,
+            pages=[(ref.document_id, ref.number) for ref in pages],
+            instructions=instructions,
         ).plain()
 
     # Taking in

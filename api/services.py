@@ -8,11 +8,11 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from api import facts
 from api.heat_map import draw_heat_map
@@ -21,9 +21,11 @@ from api.looking import Status, held_files, read_status, seconds_left
 from api.owner import Owner, OwnerLock
 from api.vision import Picture, PictureReader, load_vision_models
 from generate.answer import Answerer
+from generate.extract import Extractor
 from generate.models import Asked, OnText
 from generate.models.extractive import ExtractiveModel
 from generate.models.vlm import VlmAnsweringModel
+from generate.schemas import read_schema
 from ingest.backup import BackupReport, backup
 from ingest.catalog import Catalog, Holding, StageResult
 from ingest.check import Finding, check
@@ -39,6 +41,7 @@ from pageglass.errors import (
     DiskFull,
     DocumentNotFound,
     JobNotFound,
+    LimitExceeded,
     ModelError,
     NotInProfile,
     PageglassError,
@@ -53,6 +56,7 @@ from pageglass.types import (
     Answer,
     Document,
     DocumentState,
+    Extraction,
     HeldFile,
     Job,
     JobState,
@@ -179,6 +183,16 @@ class Services:
                 settings.answer,
                 fallback=quoting if vision.answer else None,
             )
+            self._extractor = (
+                Extractor(
+                    vision.answer,
+                    shown[vision.answer.image_pixels],
+                    self.catalog,
+                    settings.extract,
+                )
+                if vision.answer
+                else None
+            )
             self._pictures = PictureReader(vision.answer, ocr, settings)
             self._workers: WorkerPool | None = None
             self._watchers: list[Watcher] = []
@@ -261,6 +275,57 @@ class Services:
             notes=found.notes + answer.notes,
             transcription=found.transcription,
         )
+
+    def extract(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        documents: Sequence[str] = (),
+        pages: Sequence[PageRef] = (),
+        instructions: str | None = None,
+        within: Within = None,
+    ) -> Extraction:
+        """Values in the shape of a JSON schema, read off documents and single pages.
+
+        NotInProfile where no answering model is in use; SchemaError, DocumentNotFound,
+        PageNotFound, LimitExceeded.
+        """
+        if self._extractor is None:
+            raise NotInProfile(
+                f"the profile {self._profile.name} has no model that reads values off pages: use"
+                " the profile cpu or gpu, or set answer.url to a model's server"
+            )
+        fields = read_schema(schema)
+        wanted = self._wanted(documents, pages, within)
+        found = self._extractor.extract(fields, wanted, instructions=instructions or "")
+        facts.used(found.usage)
+        return found
+
+    def _wanted(
+        self, documents: Sequence[str], pages: Sequence[PageRef], within: Within
+    ) -> dict[str, list[PageRef]]:
+        """The pages to extract from, each once and in order, by document."""
+        whole = set(documents)
+        ids = dict.fromkeys([*documents, *(ref.document_id for ref in pages)])
+        lengths = {id: self.document(id, within).pages for id in ids}
+        single = {
+            ref
+            for ref in pages
+            if ref.document_id not in whole or ref.index >= lengths[ref.document_id]
+        }
+        count, most = sum(lengths[id] for id in whole) + len(single), self.settings.extract.pages
+        if count > most:
+            raise LimitExceeded(
+                f"these are {count:,} pages, and one request may be about {most:,} (setting"
+                " extract.pages): name fewer documents, or single pages"
+            )
+        wanted = {
+            id: [PageRef(id, i) for i in range(length)] if id in whole else []
+            for id, length in lengths.items()
+        }
+        for ref in sorted(single):
+            wanted[ref.document_id].append(self.catalog.page(ref).ref)
+        return wanted
 
     def _scope(
         self,

@@ -14,12 +14,13 @@ from pageglass.types import (
     Answer,
     Document,
     DocumentState,
+    Extraction,
     Job,
     JobState,
     Page,
     SearchResult,
 )
-from pageglass.wire import AskRequest, SearchRequest
+from pageglass.wire import AskRequest, ExtractRequest, SearchRequest
 
 
 class _Asked(TypedDict):
@@ -59,6 +60,16 @@ class View:
         """See Services.ask."""
         return self.services.ask(
             asked.question, **self._asked(asked), on_found=on_found, on_text=on_text
+        )
+
+    def extract(self, wanted: ExtractRequest) -> Extraction:
+        """See Services.extract."""
+        return self.services.extract(
+            wanted.json_schema,
+            documents=wanted.documents,
+            pages=[ref.plain() for ref in wanted.pages],
+            instructions=wanted.instructions,
+            within=self._within,
         )
 
     # Documents

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -115,6 +116,15 @@ def verify(citation: Citation, shown: Mapping[PageRef, Page]) -> Citation:
 def same_words(one: str, other: str) -> bool:
     """Whether two texts are the same words and numbers."""
     return _stream([one]).text == _stream([other]).text
+
+
+def says(quote: str, text: str) -> bool:
+    """Whether all words and numbers of ``text`` are in ``quote``, whatever their order."""
+    page, needle = _stream([quote]), _stream([text])
+    if not needle.text:
+        return bool(text.strip()) and text.strip() in quote
+    missing = Counter(needle.tokens) - Counter(page.tokens)
+    return not missing or any(_exact(page, needle, 0))
 
 
 def _stream(texts: Sequence[str]) -> _Stream:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, TypedDict, TypeVar
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pageglass import wire
 from pageglass.boxes import format_boxes
@@ -158,15 +158,16 @@ def extract(
     documents: Sequence[str],
     pages: Sequence[tuple[str, int]],
     instructions: str | None,
-) -> Call[dict[str, Any]]:
+) -> Call[wire.ExtractResponse]:
     """POST /extract."""
-    asked = _given(
+    asked = _checked(
+        wire.ExtractRequest,
         schema=schema,
-        documents=list(documents),
+        documents=documents,
         pages=[{"document_id": id, "page": number} for id, number in pages],
         instructions=instructions,
-    )
-    read = TypeAdapter(dict[str, Any]).validate_json
+    ).as_json()
+    read = wire.ExtractResponse.model_validate_json
     return Call("POST", "/extract", read, json=asked, repeatable=True)
 
 

@@ -93,7 +93,7 @@ class Client:
         documents: Sequence[str] = (),
         pages: Sequence[tuple[str, int]] = (),
         instructions: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> wire.ExtractResponse:
         """Values in the shape of a JSON schema, read off documents or pages (id, number);
         NotInProfile where no model looks at pages."""
         return self.send(calls.extract(schema, documents, pages, instructions))
@@ -243,7 +243,7 @@ class AsyncClient:
         documents: Sequence[str] = (),
         pages: Sequence[tuple[str, int]] = (),
         instructions: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> wire.ExtractResponse:
         """As Client.extract."""
         return await self.send(calls.extract(schema, documents, pages, instructions))
 

@@ -9,6 +9,7 @@
     │   ├── JobConflict         the job is not in a state in which that can be done
     │   ├── PageNotFound        the document has no such page
     │   ├── ChatModelNotFound   no collection is called like the model of a chat
+    │   ├── SchemaError         the schema to extract by cannot be followed
     │   ├── ImageError          the question's picture is damaged, too large or no picture
     │   ├── NotInProfile        it needs a model that the profile in use does not have
     │   └── SettingsError       an unknown or impossible setting
@@ -118,6 +119,12 @@ class ChatModelNotFound(UsageError):
     status = 404
 
 
+class SchemaError(UsageError):
+    """The schema to extract by cannot be followed."""
+
+    code = "schema-invalid"
+
+
 class ImageError(UsageError):
     """The question's picture is damaged, too large or no picture."""
 
@@ -216,7 +223,7 @@ class FormatUnsupported(DocumentError):
 
 
 class LimitExceeded(DocumentError):
-    """The file is larger, longer or slower than a limit allows."""
+    """Larger, longer or slower than a limit allows."""
 
     code = "limit-exceeded"
     status = 413

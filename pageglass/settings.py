@@ -274,6 +274,20 @@ class AnswerSettings(_Section):
     )
 
 
+class ExtractSettings(_Section):
+    """From pages to values in the shape of a JSON schema, by the answering model."""
+
+    pages: int = Field(
+        default=50, ge=1, le=10_000, description="Most pages that one request may extract from."
+    )
+    seconds: float = Field(
+        default=120.0, gt=0, description="Time the answering model may take for one page's values."
+    )
+    tokens: int = Field(
+        default=2048, ge=16, description="Longest reply for one page's values, in tokens."
+    )
+
+
 class WatchSettings(_Section):
     """A folder that is kept indexed."""
 
@@ -404,6 +418,7 @@ class Settings(BaseSettings):
     search: SearchSettings = SearchSettings()
     rerank: RerankSettings = RerankSettings()
     answer: AnswerSettings = AnswerSettings()
+    extract: ExtractSettings = ExtractSettings()
     watch: WatchSettings = WatchSettings()
     server: ServerSettings = ServerSettings()
 

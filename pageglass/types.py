@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pageglass.errors import CollectionNameError
 
@@ -174,7 +174,7 @@ class Usage:
     Tokens are the model's own count, None where it does not tell.
     """
 
-    purpose: Literal["rerank", "transcribe", "answer"]
+    purpose: Literal["rerank", "transcribe", "answer", "extract"]
     model: str
     images: tuple[tuple[int, int], ...]
     input_tokens: int | None
@@ -216,6 +216,66 @@ class Answer:
     usage: tuple[Usage, ...] = ()
     notes: tuple[str, ...] = ()
     transcription: str | None = None
+
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractedValue:
+    """A value a page gives, and the words it rests on.
+
+    ``path`` is its place in the document's data (a JSON pointer). ``verified`` is true only where
+    code found the quote on the page and, where it is a number or a free text, the value in the
+    quote; ``boxes`` are those of the quoted words, where they stand on the page. ``alternatives``
+    are other values for the same place.
+    """
+
+    path: str
+    value: Scalar
+    ref: PageRef
+    page_label: str
+    quote: str | None
+    boxes: tuple[Box, ...]
+    verified: bool
+    alternatives: tuple[ExtractedValue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PageProblem:
+    """Why a page's values are not, or not all, in what was extracted."""
+
+    ref: PageRef
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractedDocument:
+    """What a document says to a schema: ``data`` in the schema's shape, null where it says nothing,
+    and for each value in it where it stands.
+
+    ``pages`` are those that were to be read, without empty ones and repetitions; ``problems`` say
+    what came of some of them, ``notes`` what the document as a whole lacks.
+    """
+
+    document_id: str
+    document_name: str
+    data: dict[str, Any]
+    values: tuple[ExtractedValue, ...]
+    pages: tuple[PageRef, ...]
+    problems: tuple[PageProblem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What documents say to a schema; ``notes`` say what did not go as asked."""
+
+    documents: tuple[ExtractedDocument, ...]
+    model: str
+    timings_ms: dict[str, float]
+    usage: tuple[Usage, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     WithJsonSchema,
+    model_validator,
 )
 
 from pageglass import types
@@ -144,8 +146,17 @@ class RetrieverRankModel(_Response):
 class PageRefModel(_Response):
     """A page of a document."""
 
-    document_id: str
-    page: int = Field(description="1-based position in the PDF.")
+    document_id: Text
+    page: int = Field(ge=1, lt=2**31, description="1-based position in the PDF.")
+
+    @classmethod
+    def of(cls, ref: PageRef) -> PageRefModel:
+        """The model of a page's place."""
+        return cls(document_id=ref.document_id, page=ref.number)
+
+    def plain(self) -> PageRef:
+        """The place it was made of."""
+        return PageRef(self.document_id, self.page - 1)
 
 
 class WhyModel(_Response):
@@ -190,10 +201,7 @@ class HitModel(_Response):
                     for seen in hit.why.retrievers
                 ],
                 fused_rank=hit.why.fused_rank,
-                duplicates=[
-                    PageRefModel(document_id=ref.document_id, page=ref.number)
-                    for ref in hit.why.duplicates
-                ],
+                duplicates=[PageRefModel.of(ref) for ref in hit.why.duplicates],
                 yes=hit.why.yes,
             ),
             image_url=image_url(hit.ref),
@@ -209,7 +217,7 @@ class HitModel(_Response):
             why=Why(
                 tuple(RetrieverRank(r.retriever, r.rank, r.score) for r in self.why.retrievers),
                 self.why.fused_rank,
-                tuple(PageRef(d.document_id, d.page - 1) for d in self.why.duplicates),
+                tuple(ref.plain() for ref in self.why.duplicates),
                 self.why.yes,
             ),
         )
@@ -265,7 +273,7 @@ class CitationEvent(CitationModel):
 class UsageModel(_Response):
     """What one use of a vision-language model cost."""
 
-    purpose: Literal["rerank", "transcribe", "answer"]
+    purpose: Literal["rerank", "transcribe", "answer", "extract"]
     model: str = Field(description="Name and version, as the model or its server gives them.")
     images: list[tuple[int, int]] = Field(description="Width and height shown, in pixels.")
     input_tokens: int | None
@@ -391,6 +399,225 @@ class AnswerModel(_Response):
             usage=tuple(usage.plain() for usage in self.usage),
             notes=tuple(self.notes),
             transcription=self.transcription,
+        )
+
+
+class ExtractRequest(_Request):
+    """A JSON schema, and the documents or pages to read its values off."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "total": {"type": "number", "description": "The sum to pay."},
+                            "due_date": {"type": "string", "format": "date"},
+                            "lines": {
+                                "type": "array",
+                                "items": {
+                                    "type": "object",
+                                    "properties": {
+                                        "article": {"type": "string"},
+                                        "quantity": {"type": "integer", "minimum": 1},
+                                    },
+                                },
+                            },
+                        },
+                    },
+                    "documents": ["7f7a4f3bd53d4d9d8a1c6c0d5a0b1e2f"],
+                }
+            ]
+        },
+    )
+
+    json_schema: dict[str, Any] = Field(
+        alias="schema",
+        description="What to look for: an object with named properties, of objects, arrays, texts,"
+        " numbers, integers and booleans, with descriptions, enum, const, format, bounds and $ref"
+        " into its own $defs. Every value may be null. Regular expressions are refused.",
+    )
+    documents: list[Text] = Field(
+        default_factory=list, max_length=1000, description="Read every page of these (ids)."
+    )
+    pages: list[PageRefModel] = Field(
+        default_factory=list, max_length=10_000, description="Read these pages."
+    )
+    instructions: Text | None = Field(
+        default=None,
+        max_length=4000,
+        description="What else the model should know, such as how dates are written.",
+    )
+
+    @model_validator(mode="after")
+    def _names_something(self) -> ExtractRequest:
+        if not self.documents and not self.pages:
+            raise ValueError("name the documents or pages to read")
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """The request's body."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"instructions"}) | (
+            {} if self.instructions is None else {"instructions": self.instructions}
+        )
+
+
+class FoundValueModel(_Response):
+    """A value, and where it stands."""
+
+    path: str = Field(description="Its place in the document's data (a JSON pointer).")
+    value: str | int | float | bool
+    document_id: str
+    page: int = Field(description="1-based position in the PDF.")
+    page_label: str = Field(description='The printed page label, such as "iv".')
+    quote: str | None = Field(description="The words it rests on; null where none were given.")
+    boxes: list[Box] = Field(
+        description="Boxes of the quoted words: x0, y0, x1, y1 as shares of the page, origin top"
+        " left."
+    )
+    verified: bool = Field(
+        description="Whether code found the quote on the page and, where it is a number or a free"
+        " text, the value in the quote."
+    )
+    image_url: str = Field(description="The page with the quoted words highlighted.")
+
+    @classmethod
+    def of(cls, value: types.ExtractedValue) -> FoundValueModel:
+        """The model of a value, without what else was found for its place."""
+        return cls(
+            path=value.path,
+            value=value.value,
+            document_id=value.ref.document_id,
+            page=value.ref.number,
+            page_label=value.page_label,
+            quote=value.quote,
+            boxes=list(value.boxes),
+            verified=value.verified,
+            image_url=image_url(value.ref, value.boxes),
+        )
+
+    def plain(self) -> types.ExtractedValue:
+        """The value it was made of."""
+        return types.ExtractedValue(
+            path=self.path,
+            value=self.value,
+            ref=PageRef(self.document_id, self.page - 1),
+            page_label=self.page_label,
+            quote=self.quote,
+            boxes=tuple(self.boxes),
+            verified=self.verified,
+        )
+
+
+class ExtractedValueModel(FoundValueModel):
+    """A value of the data, and where it stands."""
+
+    alternatives: list[FoundValueModel] = Field(
+        description="Other values that pages give for this place; verified ones go first."
+    )
+
+    @classmethod
+    def of(cls, value: types.ExtractedValue) -> ExtractedValueModel:
+        """The model of a value."""
+        return cls(
+            **dict(FoundValueModel.of(value)),
+            alternatives=[FoundValueModel.of(other) for other in value.alternatives],
+        )
+
+    def plain(self) -> types.ExtractedValue:
+        """The value it was made of."""
+        others = tuple(other.plain() for other in self.alternatives)
+        return replace(super().plain(), alternatives=others)
+
+
+class PageProblemModel(_Response):
+    """Why a page's values are not, or not all, in the data."""
+
+    page: int = Field(description="1-based position in the PDF.")
+    detail: str
+
+
+class ExtractedDocumentModel(_Response):
+    """What a document says to a schema."""
+
+    document_id: str
+    document_name: str
+    data: dict[str, Any] = Field(
+        description="In the schema's shape, merged over the pages; null where no page says it."
+    )
+    values: list[ExtractedValueModel] = Field(description="Where each value of the data stands.")
+    pages: list[int] = Field(
+        description="Pages that were to be read: not those that are empty or repeat another."
+    )
+    problems: list[PageProblemModel]
+    notes: list[str] = Field(description="What the document as a whole lacks.")
+
+    @classmethod
+    def of(cls, document: types.ExtractedDocument) -> ExtractedDocumentModel:
+        """The model of what a document says."""
+        return cls(
+            document_id=document.document_id,
+            document_name=document.document_name,
+            data=document.data,
+            values=[ExtractedValueModel.of(value) for value in document.values],
+            pages=[ref.number for ref in document.pages],
+            problems=[
+                PageProblemModel(page=problem.ref.number, detail=problem.detail)
+                for problem in document.problems
+            ],
+            notes=list(document.notes),
+        )
+
+    def plain(self) -> types.ExtractedDocument:
+        """What it was made of."""
+        id = self.document_id
+        return types.ExtractedDocument(
+            document_id=id,
+            document_name=self.document_name,
+            data=self.data,
+            values=tuple(value.plain() for value in self.values),
+            pages=tuple(PageRef(id, number - 1) for number in self.pages),
+            problems=tuple(
+                types.PageProblem(PageRef(id, problem.page - 1), problem.detail)
+                for problem in self.problems
+            ),
+            notes=tuple(self.notes),
+        )
+
+
+class ExtractResponse(_Response):
+    """What documents say to a schema."""
+
+    documents: list[ExtractedDocumentModel]
+    model: str
+    timings_ms: dict[str, float]
+    usage: list[UsageModel] = Field(default_factory=list)
+    notes: list[str] = Field(
+        default_factory=list, description="What did not go as asked, in plain words."
+    )
+    request_id: str | None = Field(default=None, description="Set by the server.")
+
+    @classmethod
+    def of(cls, extraction: types.Extraction, request_id: str | None = None) -> ExtractResponse:
+        """The model of an extraction."""
+        return cls(
+            documents=[ExtractedDocumentModel.of(document) for document in extraction.documents],
+            model=extraction.model,
+            timings_ms=extraction.timings_ms,
+            usage=[UsageModel.of(usage) for usage in extraction.usage],
+            notes=list(extraction.notes),
+            request_id=request_id,
+        )
+
+    def plain(self) -> types.Extraction:
+        """The extraction it was made of."""
+        return types.Extraction(
+            tuple(document.plain() for document in self.documents),
+            self.model,
+            self.timings_ms,
+            tuple(usage.plain() for usage in self.usage),
+            tuple(self.notes),
         )
 
 

@@ -8,7 +8,10 @@
 
 Its one model answers with the sentence of the pages' texts that shares most words with the
 question, says yes to a page the more the darker its image is (or, without an image, the more of
-the question's words its text has), and transcribes every picture as ``server.transcription``.
+the question's words its text has), and transcribes every picture as ``server.transcription``. Asked
+for values in the shape of a schema, it gives for ``due_date`` what stands after the words "due
+date" (or after those of its description) on a line, and for the list ``rows`` one item for each
+line that begins with "Row".
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -39,6 +43,7 @@ Misbehaviour = Literal[
     "broken_json",  # the model's text breaks off in the middle of its JSON
     "wrong_page",  # every citation is of page 99
     "invented_quote",  # every quote is of words that stand on no page
+    "wrong_types",  # every value is a list
     "echo",  # the model's text is the prompt
     "no_json_schema",  # 400 to response_format
     "short_context",  # 400 to prompts of more than server.context words and images
@@ -48,6 +53,7 @@ Misbehaviour = Literal[
 ]
 
 _PAGE = re.compile(r"<page\s+number=\"?(\d+)\"?[^>]*>(.*?)</page>", re.DOTALL | re.IGNORECASE)
+_SCHEMA = re.compile(r"<schema>(.*?)</schema>", re.DOTALL)
 _QUESTION = re.compile(r"<question>(.*?)</question>", re.DOTALL | re.IGNORECASE)
 _SMALL = frozenset("a an and are at by did do does for from how in is it of on or that the to was"
                    " what when where which who why will with".split())  # fmt: skip
@@ -94,13 +100,14 @@ class OpenAIServer:
     requests: list[Request] = field(default_factory=list)
     hung_up: int = 0
     """Clients that went away before they had their answer."""
-    _faults: dict[Misbehaviour, float] = field(default_factory=dict)
+    _faults: dict[Misbehaviour, tuple[int, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: threading.Event = field(default_factory=threading.Event)
 
-    def misbehave(self, kind: Misbehaviour, *, times: float = math.inf) -> None:
-        """Do ``kind`` to the next ``times`` completions it concerns; several kinds may be on."""
-        self._faults[kind] = times
+    def misbehave(self, kind: Misbehaviour, *, times: float = math.inf, after: int = 0) -> None:
+        """Do ``kind`` to the next ``times`` completions it concerns, once there were ``after``;
+        several kinds may be on."""
+        self._faults[kind] = after, times
 
     def behave(self) -> None:
         """End every misbehaviour."""
@@ -114,10 +121,12 @@ class OpenAIServer:
     def _takes(self, kind: Misbehaviour) -> bool:
         """Whether to misbehave so now; counts."""
         with self._lock:
-            left = self._faults.get(kind, 0)
-            if left > 0:
-                self._faults[kind] = left - 1
-            return left > 0
+            after, left = self._faults.get(kind, (0, 0))
+            if after > 0:
+                self._faults[kind] = after - 1, left
+            elif left > 0:
+                self._faults[kind] = 0, left - 1
+            return after == 0 and left > 0
 
 
 @contextmanager
@@ -297,6 +306,10 @@ def _answer(body: dict[str, Any], server: OpenAIServer) -> tuple[list[str], str]
         said = server.transcription
     elif server.saying is not None:
         said = server.saying
+    elif schemas := _SCHEMA.findall(text):
+        lines = [line for _, content in _PAGE.findall(text) for line in content.splitlines()]
+        values = _values(json.loads(schemas[-1]), [[line, line] for line in lines])
+        said = _json(_misread(values, server), server)
     else:
         page, sentence = _best_sentence(text)
         said = sentence or "I do not know."
@@ -305,12 +318,78 @@ def _answer(body: dict[str, Any], server: OpenAIServer) -> tuple[list[str], str]
             quote = "no page says this" if server._takes("invented_quote") else sentence
             found = bool(sentence)
             citations = [{"page": cited, "quote": quote}] if found else []
-            said = json.dumps({"found": found, "citations": citations, "answer": sentence})
-            if server._takes("broken_json"):
-                said = said[: len(said) // 2]
+            said = _json({"found": found, "citations": citations, "answer": sentence}, server)
     pieces = re.findall(r"\s*\S+|\s+$", said)
     limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(pieces)
     return pieces[:limit], "length" if len(pieces) > limit else "stop"
+
+
+def _json(value: Any, server: OpenAIServer) -> str:
+    said = json.dumps(value)
+    return said[: len(said) // 2] if server._takes("broken_json") else said
+
+
+def _values(schema: dict[str, Any], lines: list[list[str]]) -> dict[str, Any]:
+    """What ``lines`` (the part that is read, and all of it, to quote) say to a schema."""
+    return {name: _value(name, field, lines) for name, field in schema["properties"].items()}
+
+
+def _value(name: str, schema: dict[str, Any], lines: list[list[str]]) -> Any:
+    if schema["type"] == "array":
+        begins = re.compile(rf"{name.removesuffix('s')}\b\W*", re.IGNORECASE)
+        rows = [(begins.match(part), line) for part, line in lines]
+        rows = [(line[begun.end() :], line) for begun, line in rows if begun]
+        item = schema["items"]
+        if "quote" in item["properties"]:
+            return [{"quote": line, "value": _typed(row, item)} for row, line in rows]
+        return [_values(item, [[part, line] for part in row.split(", ")]) for row, line in rows]
+    if "quote" not in schema["properties"]:
+        return _values(schema, lines)
+    described = schema.get("description", "").partition(" (")[0]
+    for label in (name, described):
+        words = re.findall(r"[A-Z]?[a-z]+|\d+", label)
+        if not words:
+            continue
+        labelled = re.compile(r"\b" + r"\W+".join(words) + r"\b\W*(.+)", re.IGNORECASE)
+        for part, line in lines:
+            if match := labelled.search(part):
+                return {"quote": line, "value": _typed(match[1], schema)}
+    return {"quote": None, "value": None}
+
+
+def _typed(said: str, schema: dict[str, Any]) -> Any:
+    """The value that ``said`` begins with."""
+    wanted = schema["properties"]["value"]
+    if "boolean" in wanted["type"]:
+        return said.lower().startswith("yes")
+    if "enum" in wanted:
+        return next((o for o in wanted["enum"] if o and str(o).lower() in said.lower()), None)
+    if "format date" in schema.get("description", ""):
+        return datetime.strptime(said.strip(" ."), "%d %B %Y").date().isoformat()
+    if number := re.search(r"\d[\d,]*(?:\.\d+)?", said):
+        digits = number[0].replace(",", "")
+        if "number" in wanted["type"]:
+            return float(digits)
+        if "integer" in wanted["type"]:
+            return int(digits)
+    return said.strip().rstrip(".")
+
+
+def _misread(values: Any, server: OpenAIServer) -> Any:
+    """The same values, as the server misbehaves."""
+    invented, wrong = server._takes("invented_quote"), server._takes("wrong_types")
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [changed(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if value.keys() != {"quote", "value"}:
+            return {name: changed(inner) for name, inner in value.items()}
+        quote = "no page says this" if invented else value["quote"]
+        return {"quote": quote, "value": [value["value"]] if wrong else value["value"]}
+
+    return changed(values)
 
 
 def _best_sentence(text: str) -> tuple[int, str]:

@@ -24,6 +24,7 @@ from api.printing import one_line, page_file, printable
 from api.services import Services
 from ingest.sources import FileState
 from pageglass.settings import Settings
+from tests.openai_server import openai_server
 from tests.qdrant_http import serve as qdrant_http
 from tests.test_app import FERRY, TURBINE, encrypted_pdf, pdf_without_pages
 from tests.tiny import pdf
@@ -33,6 +34,7 @@ COMMANDS = (
     "ingest",
     "ask",
     "search",
+    "extract",
     "status",
     "jobs",
     "retry",
@@ -224,6 +226,8 @@ def test_ingest_in_json_reports_failures_in_the_same_form(run: Run, tmp_path: Pa
         (("jobs", "--state", "resting"), "resting"),
         (("retry",), "--all"),
         (("deletions", "--keep", "--remove"), "not both"),
+        (("extract", "--schema", "none.json", "x.pdf"), "none.json"),
+        (("extract", "--schema", "/dev/null", "x.pdf"), "/dev/null is no JSON"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(run: Run, args: tuple[str, ...], words: str) -> None:
@@ -249,6 +253,39 @@ def test_settings_come_from_flags_then_environment_then_file(run: Run, tmp_path:
 
 
 # Asking
+
+
+def test_extract_prints_values_and_where_they_stand(ask: Run, tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text(
+        json.dumps(
+            {
+                "properties": {
+                    "fare": {"type": "string", "description": "tickets cost"},
+                    "captain": {"type": "string"},
+                }
+            }
+        )
+    )
+    (tmp_path / "numbers.json").write_text("[1, 2]")
+    lite = ask("extract", "--schema", "prices.json", "ferry.pdf")
+    assert lite.returncode == 2
+    assert "profile lite" in one_error_line(lite)
+    for wrong in ("3-1", "0", "1,,2", "one"):
+        done = ask("extract", "--schema", "prices.json", "ferry.pdf", "--pages", wrong)
+        assert "--pages must be" in one_error_line(done)
+    assert "must be an object" in one_error_line(ask("extract", "--schema", "numbers.json", "x"))
+    with openai_server() as server:
+        (tmp_path / "pageglass.toml").write_text(f'[answer]\nurl = "{server.url}"\n')
+        done = ask("extract", "--schema", "prices.json", "ferry.pdf")
+        assert done.returncode == 0, done.stderr
+        assert re.search(
+            r'^  /fare  "twelve euros.*"  page 2 \(label ii\): "Tickets', done.stdout, re.M
+        )
+        assert "captain" not in done.stdout
+        done = ask("extract", "--schema", "prices.json", "ferry.pdf", "--pages", "1", "--json")
+        [document] = json.loads(done.stdout)["documents"]
+        assert document["pages"] == [1]
+        assert document["data"] == {"fare": None, "captain": None}
 
 
 def test_ask_cites_and_saves_the_cited_pages(ask: Run, tmp_path: Path) -> None:

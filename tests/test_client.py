@@ -504,15 +504,16 @@ def test_a_view_of_a_page_is_asked_for_by_its_address() -> None:
 
 def test_values_are_asked_for_in_the_shape_of_a_schema() -> None:
     schema = {"type": "object", "properties": {"total": {"type": "number"}}}
-    found = {"documents": [{"data": {"total": 3}}]}
+    found = {"documents": [], "model": "m", "timings_ms": {"extract": 3.0}}
+    read = wire.ExtractResponse(documents=[], model="m", timings_ms={"extract": 3})
 
-    def use(client: AsyncClient) -> Awaitable[dict[str, Any]]:
+    def use(client: AsyncClient) -> Awaitable[wire.ExtractResponse]:
         return client.extract(schema, documents=["a"])
 
     with misbehaving(says(found)) as server:
         with Client(server.url) as client:
-            assert client.extract(schema, pages=[("a", 2)], instructions="in euros") == found
-        assert awaited(server.url, use) == found
+            assert client.extract(schema, pages=[("a", 2)], instructions="in euros") == read
+        assert awaited(server.url, use) == read
     first, second = [json.loads(request.body) for request in server.seen]
     pages = [{"document_id": "a", "page": 2}]
     assert first == {"schema": schema, "documents": [], "pages": pages, "instructions": "in euros"}

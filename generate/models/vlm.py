@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from generate.containment import finished_part, plain_text
+from generate.json_objects import json_objects
 from generate.models import Asked, BrokenReply, Draft, OnText, ShownPage
 from pageglass import prompts
 from pageglass.errors import PromptTooLong
@@ -165,7 +166,7 @@ def read_reply(text: str, shown: Sequence[PageRef], *, usage: Usage | None = Non
     None.
     """
     paid = (usage,) if usage is not None else ()
-    fields = _json_object(text)
+    fields = next((one for one in json_objects(text) if "answer" in one), None)
     if fields is None:
         raise BrokenReply("the reply is not the JSON object that was asked for", usage)
     found, answer, citations = (fields.get(key) for key in ("found", "answer", "citations"))
@@ -187,20 +188,6 @@ def read_reply(text: str, shown: Sequence[PageRef], *, usage: Usage | None = Non
     is_found = str(found).lower() not in ("false", "no")
     support = 1.0 if is_found and answer else 0.0
     return Draft(answer, tuple(quotes), support, paid)
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    decoder = json.JSONDecoder()
-    for start in (match.start() for match in re.finditer(r"\{", text)):
-        try:
-            value, _ = decoder.raw_decode(text, start)
-        except ValueError:
-            continue
-        except RecursionError:
-            break
-        if isinstance(value, dict) and "answer" in value:
-            return value
-    return None
 
 
 class _AnswerStream:
