@@ -212,7 +212,7 @@ class EventStream(Response):
             if not begun:
                 raise failure
             if isinstance(failure, Cancelled):
-                # Its status is out, and nobody is there to be told: no fault, so no word in the log.
+                # Its status is out and nobody is there to be told; no fault, so no word in the log.
                 return
             await out(self.encode(self.error(scope, failure), number + 1))
             if not isinstance(failure, PageglassError):

@@ -24,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +139,7 @@ def _serving(scratch: Path) -> Generator[Server]:
         stdout=subprocess.PIPE,
     )
     try:
-        assert process.stdout is not None  # noqa: S101 - narrows
+        assert process.stdout is not None
         said = process.stdout.readline().decode()
         address = re.search(r"http://\S+:\d+", said)
         if address is None:
@@ -305,7 +305,7 @@ def _head(path: str, length: int, *more: str) -> bytes:
 @contextlib.asynccontextmanager
 async def _connected(
     server: Server,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     address = urlsplit(server.address)
     reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=1024)
     try:
