@@ -9,7 +9,7 @@ NEEDED_BY_TESTS := chromium fonts-noto-core fonts-noto-color-emoji \
 PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve-demo test system lint types imports bench eval crash isolation folder scale samples check-size clean
+.PHONY: help demo serve-demo test system lint types imports bench eval crash isolation folder scale load samples check-size clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ isolation: $(TEST)/.ready ## Print what it costs to open files in a process of t
 
 folder: $(TEST)/.ready ## Print figures of watched folders and workers as JSON
 	@$(TEST)/bin/python -m evals.folder
+
+load: $(TEST)/.ready ## Let fifty people ask for a minute, then bad clients; print figures as JSON
+	@$(TEST)/bin/python -m evals.load
 
 scale: $(TEST)/.ready ## Grow a data folder to 100,000 made-up pages and print a table
 	@$(TEST)/bin/python -m evals.scale

@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from api import facts, problems
 from api.access import PUBLIC, Authenticate
 from api.facts import Facts
-from api.idempotency import Answers, Idempotency
+from api.idempotency import NO_WRITES, Answers, Idempotency
 from api.middleware import BodyLimits, LocalOnly, RequestIds
 from api.routes import (
     Needs,
@@ -84,7 +84,7 @@ def create_app(services: Services) -> FastAPI:
     _add_middleware(app, services)
     for noun in _NOUNS:
         app.include_router(noun.router)
-    _describe_access(app)
+    _describe(app)
     return app
 
 
@@ -135,8 +135,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
 
 def _problems() -> dict[int | str, dict[str, Any]]:
     """What may go wrong anywhere, for the description of the API."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    said = {
+    said: dict[int | str, str] = {
         401: "An API key is missing, unknown, expired or revoked.",
         403: "The API key does not reach so far, or the page of another site asks.",
         404: "There is no such thing, or not for this API key.",
@@ -146,11 +145,25 @@ def _problems() -> dict[int | str, dict[str, Any]]:
         503: "Not now: too many questions wait, or the store is away.",
         "default": "Any other problem.",
     }
-    return {status: {"description": text, "content": content} for status, text in said.items()}
+    return {status: problems.described(text) for status, text in said.items()}
 
 
-def _describe_access(app: FastAPI) -> None:
-    """Say in the description of the API what scopes each operation needs one of."""
+def _problems_of(path: str, operation: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
+    """What may go wrong there besides."""
+    said: dict[str, str] = {}
+    if "requestBody" in operation:
+        said["400"] = "The body cannot be read."
+    if method != "get" and not path.startswith(NO_WRITES):
+        said["409"] = (
+            "Not in the state it is in, or the request with this Idempotency-Key is under way."
+        )
+        said["507"] = "The disk is full."
+    return {status: problems.described(text) for status, text in said.items()}
+
+
+def _describe(app: FastAPI) -> None:
+    """Say in the description of the API what scopes each operation needs one of, and what may go
+    wrong there."""
     bearer = HTTPBearer(scheme_name="key", description="An API key: `pageglass keys add`.")
     needs = {
         route.name: [
@@ -173,8 +186,13 @@ def _describe_access(app: FastAPI) -> None:
         schemes[bearer.scheme_name] = bearer.model.model_dump(
             mode="json", by_alias=True, exclude_none=True
         )
+        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema["components"].setdefault("schemas", {}).update(problem.pop("$defs"), Problem=problem)
         for path, operations in schema["paths"].items():
-            for operation in operations.values():
+            for method, operation in operations.items():
+                operation["responses"] = (
+                    _problems_of(path, operation, method) | operation["responses"]
+                )
                 scopes = needs[operation["operationId"]]
                 operation["x-pageglass-scopes"] = scopes
                 if path not in PUBLIC:

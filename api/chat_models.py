@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pageglass.wire import AnswerModel, CitationEvent, Problem, Text, check_unicode, from_base64
 
@@ -103,6 +103,17 @@ class ChatRequest(BaseModel):
 
     Of OpenAI's other fields (temperature, tools, max_tokens ...) nothing is used.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "pageglass",
+                    "messages": [{"role": "user", "content": "What did the auditor cost in 2024?"}],
+                }
+            ]
+        }
+    )
 
     model: Text = Field(description="'pageglass', or 'pageglass/COLLECTION': see GET /v1/models.")
     messages: Annotated[list[ChatMessage], Field(min_length=1), AfterValidator(_asks)] = Field(

@@ -27,7 +27,8 @@ _KEPT_SECONDS = 24 * 3600.0
 _GOOD_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _WRITES = frozenset({"POST", "PATCH", "DELETE"})
 # Asking changes nothing, and an answer may be a stream.
-_NO_WRITES = ("/ask", "/search", "/extract", "/v1/")
+NO_WRITES = ("/ask", "/search", "/extract", "/v1/")
+"""What addresses begin with where an Idempotency-Key means nothing."""
 # What says nothing of the request itself: asking again may well go better.
 _PASSING = frozenset({401, 403, 408, 409, 429, 499})
 _SCHEMA = """
@@ -113,7 +114,7 @@ class Idempotency:
         """Pass the request on, or answer it from memory."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         key = headers.get("idempotency-key")
-        if key is None or scope["method"] not in _WRITES or scope["path"].startswith(_NO_WRITES):
+        if key is None or scope["method"] not in _WRITES or scope["path"].startswith(NO_WRITES):
             await self._app(scope, receive, send)
             return
         if not _GOOD_KEY.fullmatch(key):

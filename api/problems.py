@@ -90,6 +90,12 @@ def problem(
     return ProblemResponse(body, headers)
 
 
+def described(text: str) -> dict[str, Any]:
+    """A problem for the description of the API, whose components hold its schema."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": text, "content": {ProblemResponse.media_type: {"schema": schema}}}
+
+
 def request_id_of(scope: Scope) -> str:
     """The request's id, as the middleware chose it."""
     return scope["state"]["request_id"]

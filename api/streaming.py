@@ -209,8 +209,11 @@ class EventStream(Response):
                     number += 1
                     await out(self.encode(event, number))
         for failure in failures:
-            if not begun or isinstance(failure, Cancelled):
+            if not begun:
                 raise failure
+            if isinstance(failure, Cancelled):
+                # Its status is out and nobody is there to be told; no fault, so no word in the log.
+                return
             await out(self.encode(self.error(scope, failure), number + 1))
             if not isinstance(failure, PageglassError):
                 raise failure

@@ -92,7 +92,8 @@ Base64 = Annotated[
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # Strict: "5" is no number and false no date, whatever could be made of them.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class _Response(BaseModel):
@@ -102,6 +103,15 @@ class _Response(BaseModel):
 
 class SearchRequest(_Request):
     """A question to find pages for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"question": "What did the auditor cost in 2024?"},
+                {"question": "Which bolts hold the group head?", "tags": ["manuals"], "top_k": 3},
+            ]
+        }
+    )
 
     question: Text = Field(
         "", description="What to look for, in plain words. May be empty beside an image."
@@ -682,6 +692,14 @@ class DocumentList(_Response):
 class DocumentChange(_Request):
     """What to change of a document; what is left out stays."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "Budget 2024", "tags": ["council", "final"]},
+            ]
+        }
+    )
+
     name: Text | None = Field(
         default=None,
         min_length=1,
@@ -898,6 +916,14 @@ class DeletionList(_Response):
 class DeletionVerdict(_Request):
     """A person's word on the removals that are held back."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"remove": False, "folder": "/srv/papers"},
+            ]
+        }
+    )
+
     remove: bool = Field(description="Remove these documents, or keep them for good.")
     folder: str | None = Field(default=None, description="Only files below this folder.")
 
@@ -910,6 +936,14 @@ class Settled(_Response):
 
 class CheckRequest(_Request):
     """How to compare catalog, files and collections."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"repair": True},
+            ]
+        }
+    )
 
     repair: bool = Field(default=False, description="Set right what can be.")
     deep: bool = Field(default=False, description="Read every file, too.")

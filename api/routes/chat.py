@@ -51,7 +51,7 @@ router = APIRouter(
     # Instead of the problem documents of the other routes.
     responses={
         status: {"model": ChatError, "description": "What went wrong."}
-        for status in (401, 403, 404, 413, 422, 429, 503, "default")
+        for status in (400, 401, 403, 404, 413, 422, 429, 503, "default")
     },
 )
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from pydantic import AfterValidator
 
+from api import problems
 from api.highlight import ImageFormat, highlight
 from api.problems import one_line
 from api.routes import DocumentId, IngestView, LookView, PageNumber, SearchView
@@ -182,6 +183,7 @@ def get_page(
             " doubt.",
         },
         304: {"description": "The image you have is still the page's image."},
+        501: problems.described("This profile draws no heat-maps."),
     },
 )
 def get_page_image(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
 
+from api import problems
 from api.routes import Administered
 from pageglass.errors import MissingExtra
 from retrieval.torch_runtime import INSTALL
@@ -20,7 +21,10 @@ router = APIRouter(tags=["health"])
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."}},
+    responses={
+        200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."},
+        501: problems.described("The extra `observability` is not installed."),
+    },
 )
 async def metrics(services: Administered, request: Request) -> Response:
     """Tell Prometheus how much was done, how long it took, and what there is."""

@@ -19,7 +19,7 @@ _LONGEST_PATH = 6 * 4096
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FileStateModel(_Model):
