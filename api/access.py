@@ -112,11 +112,15 @@ class Authenticate:
 
     async def _access(self, scope: Scope) -> Access:
         headers = Headers(scope=scope)
+        client = scope["client"][0] if scope.get("client") else "?"
+        if len(headers.getlist("authorization")) > 1:
+            self._count(client, self._rate)
+            # A proxy in front may have gone by another one of them.
+            raise KeyInvalid("there are several Authorization headers: send one")
         kind, _, credential = headers.get("authorization", "").partition(" ")
         credential = credential.strip() if kind.lower() == "bearer" else ""
         if hmac.compare_digest(credential.encode(), self._token.encode()):
             return EVERYTHING
-        client = scope["client"][0] if scope.get("client") else "?"
         if not credential.startswith("pgk_"):
             self._count(client, self._rate)
             if not self._needed:

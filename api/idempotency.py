@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import access_of
+from api.access import PUBLIC, access_of
 from api.problems import problem, request_id_of
 from pageglass.errors import StoreError
 
@@ -29,8 +29,9 @@ _WRITES = frozenset({"POST", "PATCH", "DELETE"})
 # Asking changes nothing, and an answer may be a stream.
 NO_WRITES = ("/ask", "/search", "/extract", "/v1/")
 """What addresses begin with where an Idempotency-Key means nothing."""
-# What says nothing of the request itself: asking again may well go better.
-_PASSING = frozenset({401, 403, 408, 409, 429, 499})
+# What says nothing of the request itself: asking again may well go better. 400 is what comes of a
+# body that was cut off on its way.
+_PASSING = frozenset({400, 401, 403, 408, 409, 429, 499})
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
     caller TEXT NOT NULL,
@@ -114,7 +115,12 @@ class Idempotency:
         """Pass the request on, or answer it from memory."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         key = headers.get("idempotency-key")
-        if key is None or scope["method"] not in _WRITES or scope["path"].startswith(NO_WRITES):
+        if (
+            key is None
+            or scope["method"] not in _WRITES
+            or scope["path"] in PUBLIC
+            or scope["path"].startswith(NO_WRITES)
+        ):
             await self._app(scope, receive, send)
             return
         if not _GOOD_KEY.fullmatch(key):
@@ -132,7 +138,7 @@ class Idempotency:
         digest = hashlib.sha256()
         # An upload's multipart boundary differs from one try to the next: what was sent again is
         # told by method and address there, elsewhere by the body, too.
-        if not headers.get("content-type", "").startswith("multipart/"):
+        if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
             more = True
             while more:
                 message = await receive()

@@ -35,6 +35,8 @@ _IMPLIED: dict[KeyScope, frozenset[KeyScope]] = {
     "admin": frozenset(get_args(KeyScope)),
 }
 _FORM = re.compile(r"pgk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+# As browsers spell it: lower case, names of other scripts as xn--. A pattern would match nothing.
+_HOST = re.compile(r"[a-z0-9._:-]+")
 _USED_EVERY_SECONDS = 60.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
@@ -137,6 +139,8 @@ class Keys:
         """Make a key that is good for ``seconds`` (None: until it is revoked); it, and its text,
         which is told this once. UsageError where the rights are none."""
         wanted = _checked_scopes(scopes)
+        if requests_per_minute is not None and requests_per_minute < 1:
+            raise UsageError("a key without any request a minute can do nothing: give 1 or more")
         if collections is not None:
             if not collections:
                 raise UsageError("a key without any collection can do nothing: name one")
@@ -144,7 +148,7 @@ class Keys:
         now = self._clock()
         key = Key(
             id=secrets.token_hex(6),
-            name=" ".join(name.split())[:100] or "unnamed",
+            name=_plain(name) or "unnamed",
             scopes=wanted,
             collections=None if collections is None else tuple(collections),
             origins=tuple(dict.fromkeys(map(check_origin, origins))),
@@ -255,25 +259,26 @@ class Keys:
 
 def check_origin(origin: str) -> str:
     """``origin`` as browsers send it (scheme, host, port unless the usual one); UsageError."""
-    parts = urlsplit(origin.strip().rstrip("/"))
+    wrong = UsageError(
+        f"{origin[:200]!r} is no origin: give scheme, host and port, such as"
+        " https://intranet.example"
+    )
     try:
-        port = parts.port
+        parts = urlsplit(origin.strip().rstrip("/"))
+        port, host = parts.port, parts.hostname or ""
     except ValueError:
-        port = -1
+        raise wrong from None
     if (
         parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or port == -1
+        or not _HOST.fullmatch(host)
         or parts.path
         or parts.query
         or parts.fragment
         or "@" in parts.netloc
     ):
-        raise UsageError(
-            f"{origin[:200]!r} is no origin: give scheme, host and port, such as"
-            " https://intranet.example"
-        )
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        raise wrong
+    if ":" in host:
+        host = f"[{host}]"
     usual = {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{host}" + ("" if port in (None, usual) else f":{port}")
 
@@ -284,6 +289,12 @@ def _checked_scopes(scopes: Iterable[str]) -> frozenset[KeyScope]:
     if not wanted or not wanted <= set(known):
         raise UsageError(f"scopes are {', '.join(known)}: give one or more of them")
     return frozenset(scope for scope in known if scope in wanted)
+
+
+def _plain(name: str) -> str:
+    """A name that a terminal and a database can take."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in name)
+    return " ".join(printable.split())[:100].strip()
 
 
 def _good(key: Key, now: float) -> bool:

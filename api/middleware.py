@@ -195,17 +195,18 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit, detail = self._limit(scope["method"], scope["path"])
-        announced = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        kind, announced = headers.get("content-type", ""), headers.get("content-length", "")
+        limit, detail = self._limit(scope["method"], scope["path"], kind)
+        refusal = problem(
+            request_id_of(scope),
+            status=413,
+            code="limit-exceeded",
+            title="Content Too Large",
+            detail=detail,
+        )
         if announced.isdecimal() and int(announced) > limit:
-            response = problem(
-                request_id_of(scope),
-                status=413,
-                code="limit-exceeded",
-                title="Content Too Large",
-                detail=detail,
-            )
-            await response(scope, receive, send)
+            await refusal(scope, receive, send)
             return
         total = 0
 
@@ -219,11 +220,17 @@ class BodyLimits:
                     raise BodyTooLarge(detail)
             return message
 
-        await self._app(scope, receive_limited, send)
+        try:
+            await self._app(scope, receive_limited, send)
+        except BodyTooLarge:
+            # It was read before a route was reached (api.idempotency).
+            await refusal(scope, receive, send)
 
-    def _limit(self, method: str, path: str) -> tuple[int, str]:
+    def _limit(self, method: str, path: str, kind: str) -> tuple[int, str]:
         """The largest body in bytes, and what is said of a larger one."""
-        if method == "POST" and path in ("/documents", "/sources"):
+        # Only forms go to disk as they come; whatever else is sent there is kept in memory.
+        form = kind.lower().startswith("multipart/form-data")
+        if method == "POST" and path in ("/documents", "/sources") and form:
             limit, over = self._upload_bytes, f"{self._upload_mb:,} MB (setting server.upload_mb)"
             return limit, f"the upload is larger than {over}"
         if method == "POST" and path in ("/ask", "/search", "/v1/chat/completions"):
