@@ -112,7 +112,7 @@ def test_a_key_is_told_once_and_known_by_its_text(keys: Keys) -> None:
     key, text = keys.add("intranet", ["ask"], collections=["a", "b", "a"])
     assert text.startswith(f"pgk_{key.id}_")
     assert len(text) == 4 + 12 + 1 + 43
-    assert (key.name, key.collections, key.unlimited) == ("intranet", ("a", "b"), False)
+    assert (key.name, key.collections) == ("intranet", ("a", "b"))
     known = keys.check(text)
     assert (known.id, known.scopes, known.collections) == (key.id, {"ask"}, ("a", "b"))
     assert keys.get(key.id) == keys.get(text)
