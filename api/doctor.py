@@ -39,6 +39,8 @@ _PACKAGES = (
     "fastapi",
     "httpx",
     "huggingface_hub",
+    "jsonschema",
+    "limits",
     "numpy",
     "onnxruntime",
     "openai",
