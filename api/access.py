@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from anyio import CapacityLimiter, to_thread
@@ -91,7 +91,7 @@ class Authenticate:
         self._keys = keys
         self._needed = needed
         self._token = token
-        self._origins: Collection[str] = frozenset(origins)
+        self._origins = tuple(origins)
         self._rate = requests_per_minute or (REQUESTS_PER_MINUTE if needed else None)
         self._window = MovingWindowRateLimiter(MemoryStorage())
         # Of their own: whoever asks must be known before a thread is his.
@@ -138,15 +138,15 @@ class Authenticate:
             self._count(client, self._rate)
             raise
         self._count(key.id, key.requests_per_minute or self._rate)
-        allowed = frozenset(key.origins) or self._origins
         origin = _origin(scope, headers)
-        own = f"{scope['scheme']}://{headers.get('host', '')}"
-        if (origin is not None and origin not in allowed and (key.origins or origin != own)) or (
-            origin is None and key.origins
-        ):
+        if key.origins:
+            allowed = origin in key.origins
+        else:
+            allowed = origin in (None, _own_origin(scope, headers), *self._origins)
+        if not allowed:
+            sites = ", ".join(key.origins or self._origins) or "this server itself"
             raise KeyForbidden(
-                "this API key may not be used from here: it is for pages of "
-                + (", ".join(sorted(allowed)) or "this server itself")
+                f"this API key may not be used from here: it is for pages of {sites}"
             )
         return Access(
             frozenset(scope for scope in EVERYTHING.scopes if key.allows(scope)),
@@ -172,5 +172,9 @@ def _origin(scope: Scope, headers: Headers) -> str | None:
     origin = headers.get("origin")
     if origin is None and headers.get("sec-fetch-site") == "same-origin":
         # Browsers leave it out where a page of our own reads.
-        return f"{scope['scheme']}://{headers.get('host', '')}"
+        return _own_origin(scope, headers)
     return origin
+
+
+def _own_origin(scope: Scope, headers: Headers) -> str:
+    return f"{scope['scheme']}://{headers.get('host', '')}"

@@ -18,6 +18,7 @@ from api import facts, problems
 from api.access import PUBLIC, Authenticate
 from api.facts import Facts
 from api.idempotency import NO_WRITES, Answers, Idempotency
+from api.keys import check_origin
 from api.middleware import BodyLimits, LocalOnly, RequestIds
 from api.routes import (
     Needs,
@@ -91,6 +92,7 @@ def create_app(services: Services) -> FastAPI:
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """What every request goes through. The last one added is the first one met."""
     server = services.settings.server
+    origins = tuple(map(check_origin, server.origins))
     app.add_middleware(Idempotency, answers=app.state.answers)
     app.add_middleware(GZipMiddleware, compresslevel=5)
     app.add_middleware(
@@ -103,16 +105,16 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         keys=services.keys,
         needed=server.keys_needed,
         token=services.token,
-        origins=server.origins,
+        origins=origins,
         requests_per_minute=server.requests_per_minute,
     )
     if not server.keys_needed:
-        app.add_middleware(LocalOnly, host=server.host, origins=server.origins)
+        app.add_middleware(LocalOnly, host=server.host, origins=origins)
     app.add_middleware(
         CORSMiddleware,
         # A key is no cookie: a page that has none gets nothing. From where each may be used
         # Authenticate knows, which browsers do not tell of when they ask beforehand.
-        allow_origins=["*"] if server.keys_needed else server.origins,
+        allow_origins=["*"] if server.keys_needed else origins,
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=[
             "Accept",
