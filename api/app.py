@@ -36,7 +36,9 @@ from api.routes import (
 from api.services import Services
 from api.streaming import Questions
 from pageglass import __version__
+from pageglass.settings import Settings
 from pageglass.wire import Problem
+from retrieval.profiles import chosen_models
 
 if TYPE_CHECKING:
     from api.metrics import Metrics
@@ -77,7 +79,7 @@ def create_app(services: Services) -> FastAPI:
     )
     server = services.settings.server
     app.state.services = services
-    app.state.questions = Questions(at_once=server.at_once, waiting=server.waiting)
+    app.state.questions = Questions(at_once=_at_once(services.settings), waiting=server.waiting)
     # Set when the server begins to stop, so that streams end by themselves.
     app.state.stopping = threading.Event()
     app.state.answers = Answers(services.settings.data_dir / "idempotency.sqlite")
@@ -87,6 +89,14 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(noun.router)
     _describe(app)
     return app
+
+
+def _at_once(settings: Settings) -> int:
+    """Questions worked on at a time: many where they wait for a model, else what keeps the cores
+    busy, since more would only keep each other (and /livez) waiting for Python's lock."""
+    if settings.server.at_once is not None:
+        return settings.server.at_once
+    return 16 if chosen_models(settings).answer else 2 * settings.threads
 
 
 def _add_middleware(app: FastAPI, services: Services) -> None:

@@ -64,6 +64,9 @@ def serve(
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                # Longer than clients and proxies keep a connection (nginx: 60 seconds): else one
+                # may be closed while the next request is on its way.
+                timeout_keep_alive=75,
                 timeout_graceful_shutdown=settings.server.stop_seconds,
             )
             services.start_worker(progress=progress)

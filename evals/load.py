@@ -16,23 +16,26 @@ import http.client
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import httpx
 import typer
+
+from api.app import WORKER_THREADS
 
 SAMPLES = Path("samples/docs")
 QUESTIONS = Path("samples/questions.jsonl")
@@ -98,6 +101,8 @@ def main(
         with _watching(server) as livez:
             found: dict[str, Any] = {
                 "load": asyncio.run(_load(server, seconds, askers)),
+                # Twice: what the first leave in the allocator's hands must do for the second.
+                "bad_clients_before": asyncio.run(_bad_clients(server)),
                 "bad_clients": asyncio.run(_bad_clients(server)),
             }
     found["livez_ms"] = _spread(livez)
@@ -114,8 +119,10 @@ def _broken(found: dict[str, Any]) -> list[str]:
     held = {
         "every question is answered": load["errors"] == 0 and load["requests"] > 0,
         f"/livez answers in {_LIVEZ_MS:g} ms": found["livez_ms"]["worst"] < _LIVEZ_MS,
-        "memory stays flat": end["rss_mb"] - start["rss_mb"] < _GROWTH_MB,
-        "no thread is left over": after["threads"] <= start["threads"],
+        "memory stays flat": end["rss_mb"] - start["rss_mb"] < _GROWTH_MB
+        and after["rss_mb"] - found["bad_clients_before"]["after"]["rss_mb"] < _GROWTH_MB,
+        # Worker threads that uploads began stay for the next ones; there are so many at most.
+        "no thread is left over": after["threads"] <= start["threads"] + WORKER_THREADS,
         "no open file is left over": after["open_files"] <= start["open_files"] + 2,
         "who reads slowly gets everything": bad["slow_readers_served"] == _BAD_CLIENTS,
         "who sends slowly is answered": bad["slow_senders_served"] == _BAD_CLIENTS,
@@ -167,26 +174,30 @@ def _take_in(server: Server) -> None:
 
 @contextmanager
 def _watching(server: Server) -> Generator[list[float]]:
-    """Ask ten times a second whether the server is alive; gives seconds, as they come."""
+    """Ask ten times a second whether the server is alive, from a process of its own, which the
+    askers do not hold up; gives seconds, in the end."""
     seen: list[float] = []
-    over = threading.Event()
-    connection = http.client.HTTPConnection(urlsplit(server.address).netloc, timeout=60)
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_watch, args=(server.address, theirs), daemon=True)
+    process.start()
+    ours.recv()
+    yield seen
+    ours.send("over")
+    seen += ours.recv()
+    process.join()
 
-    def watch() -> None:
-        while not over.wait(0.1):
-            began = time.perf_counter()
-            connection.request("GET", "/livez")
-            connection.getresponse().read()
-            seen.append(time.perf_counter() - began)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
-        connection.close()
+def _watch(address: str, told: Connection) -> None:
+    seen: list[float] = []
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+    told.send("begun")
+    while not told.poll(0.1):
+        began = time.perf_counter()
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+        seen.append(time.perf_counter() - began)
+    told.send(seen)
 
 
 async def _load(server: Server, seconds: float, askers: int) -> dict[str, Any]:

@@ -353,8 +353,12 @@ class ServerSettings(_Section):
         description="Most requests a minute of one key or, without keys, of one address; default:"
         " 600, or no limit where no key is needed.",
     )
-    at_once: int = Field(
-        default=16, ge=1, le=256, description="Questions worked on at a time; more wait."
+    at_once: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Questions worked on at a time; more wait; default: 16, or where answers are"
+        " quotes (profile lite) two for each of `threads`.",
     )
     waiting: int = Field(
         default=256, ge=0, description="Questions that may wait; more are told to come back."

@@ -11,7 +11,6 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
-from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     negative_data_rejection,
@@ -54,6 +53,7 @@ check_folder POST /check
 make_backup POST /backups
 list_sources GET /sources
 take_source POST /sources
+extract POST /extract
 rename_source POST /sources/renamed
 miss_sources POST /sources/missing
 hold_sources POST /sources/hold
@@ -70,7 +70,6 @@ _OPERATIONS = [tuple(line.split()) for line in OPERATIONS.strip().splitlines()]
 _ENDLESS = {"follow_jobs"}
 
 _CHECKS = [
-    not_a_server_error,
     status_code_conformance,
     content_type_conformance,
     response_headers_conformance,
@@ -173,15 +172,21 @@ def test_the_server_does_what_is_described(
     # That anything else may happen, too, is said for programs that read it, and would let anything
     # pass here.
     operation.definition.raw["responses"].pop("default", None)
+    body = operation.definition.raw.get("requestBody", {"content": {}})["content"]
+    # In forms and queries everything is text, so no type there is wrong.
+    typed = "application/json" in body
+    checks = [check for check in _CHECKS if typed or check is not negative_data_rejection]
     cases = [operation.as_strategy(mode) for mode in GenerationMode]
     if "{document_id}" in path and method != "DELETE":
         cases.append(operation.as_strategy(path_parameters={"document_id": server[1]}))
 
     @given(case=st.one_of(cases))
     @settings(
-        max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+        max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
     )
     def does_so(case: Case[Any]) -> None:
-        case.call_and_validate(checks=_CHECKS, timeout=30)
+        response = case.call_and_validate(checks=checks, timeout=30)
+        # Nothing fails here; but a profile may lack something.
+        assert response.status_code < 500 or response.status_code == 501
 
     does_so()

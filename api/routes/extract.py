@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from api import problems
 from api.routes import AskedQuestions, AskView, RequestId
 from pageglass.wire import ExtractRequest, ExtractResponse
 
 router = APIRouter(tags=["extract"])
 
 
-@router.post("/extract")
+@router.post(
+    "/extract",
+    responses={501: problems.described("No model of this profile reads values off pages.")},
+)
 async def extract(
     wanted: ExtractRequest,
     view: AskView,

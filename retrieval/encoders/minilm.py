@@ -240,6 +240,8 @@ class MiniLM:
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = self._threads or _cores()
                 options.inter_op_num_threads = 1
+                # Threads that spin while they wait take the cores from other questions.
+                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 options.log_severity_level = 3  # its warnings are about the graph, not for users
                 # The graph is fused by hand; ONNX Runtime's own fusions would make it slower.
                 options.graph_optimization_level = (
