@@ -162,7 +162,7 @@ def extract(
     """POST /extract."""
     asked = _checked(
         wire.ExtractRequest,
-        schema=schema,
+        schema=dict(schema),
         documents=documents,
         pages=[{"document_id": id, "page": number} for id, number in pages],
         instructions=instructions,
@@ -303,8 +303,15 @@ def _given(**fields: Any) -> dict[str, Any]:
 
 
 def _checked(model: type[M], **fields: Any) -> M:
+    # The models are strict, since what comes over the wire is; callers may give any sequence.
+    plain = {
+        name: list(value)
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        else value
+        for name, value in fields.items()
+    }
     try:
-        return model(**fields)
+        return model(**plain)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
