@@ -16,7 +16,7 @@ class Bm25Encoder:
     """Fills and asks the named vector ``sparse``.
 
     Term frequencies are weighted here, inverse document frequencies by the index, over all pages
-    of the collection. Terms are hashed to 32 bits.
+    of the tenants that are asked. Terms are hashed to 32 bits.
     """
 
     name = "sparse"

@@ -130,7 +130,7 @@ class EdgeIndex:
                     limit=prefetch.limit,
                     query=self._query(first, v),
                     filter=condition,
-                    params=_search_params(self.spec.vectors[first], exact=False),
+                    params=_search_params(self.spec.vectors[first], scope, exact=False),
                 )
                 for first, v in prefetch.vectors
                 if not is_empty(v)
@@ -142,7 +142,7 @@ class EdgeIndex:
                 query=self._query(name, vector),
                 prefetches=prefetches or None,
                 filter=condition,
-                params=_search_params(spec, exact=bool(prefetches)),
+                params=_search_params(spec, scope, exact=bool(prefetches)),
                 with_payload=True,
             )
         )
@@ -265,11 +265,14 @@ def _filter(scope: Scope) -> Any:
     return edge.Filter(must=conditions) if conditions else None
 
 
-def _search_params(spec: VectorSpec, *, exact: bool) -> Any:
+def _search_params(spec: VectorSpec, scope: Scope, *, exact: bool) -> Any:
     edge = _edge()
+    # How rare a word is elsewhere must not show in a tenant's scores.
+    own = _filter(Scope(scope.collections)) if spec.idf else None
     compressed = spec.quantization != "none" and not exact
     return edge.SearchParams(
         exact=exact,
+        idf=None if own is None else edge.IdfParams(corpus=own),
         quantization=edge.QuantizationSearchParams(
             ignore=not compressed,
             rescore=True if compressed else None,

@@ -165,7 +165,7 @@ class ServerIndex:
                     using=first,
                     limit=prefetch.limit,
                     filter=condition,
-                    params=_search_params(self.spec.vectors[first], exact=False),
+                    params=_search_params(self.spec.vectors[first], scope, exact=False),
                 )
                 for first, v in prefetch.vectors
                 if not is_empty(v)
@@ -177,7 +177,7 @@ class ServerIndex:
             using=name,
             prefetch=stages or None,
             query_filter=condition,
-            search_params=_search_params(spec, exact=bool(stages)),
+            search_params=_search_params(spec, scope, exact=bool(stages)),
             limit=limit,
             with_payload=True,
         )
@@ -525,11 +525,15 @@ def _quantization(spec: VectorSpec) -> Any:
     return None
 
 
-def _search_params(spec: VectorSpec, *, exact: bool) -> models.SearchParams:
+def _search_params(spec: VectorSpec, scope: Scope, *, exact: bool) -> models.SearchParams:
     models = _models()
+    # How rare a word is elsewhere must not show in a tenant's scores. Servers before 1.19 pass it
+    # over.
+    own = _filter(Scope(scope.collections)) if spec.idf else None
     compressed = spec.quantization != "none" and not exact
     return models.SearchParams(
         exact=exact,
+        idf=None if own is None else models.IdfCorpusParams(corpus=own),
         quantization=models.QuantizationSearchParams(
             ignore=not compressed,
             rescore=True if compressed else None,
