@@ -17,6 +17,7 @@ from api.services import Services
 def serving(services: Services) -> Generator[str]:
     """A real server on a free loopback port; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # As api.serving does.
     server = uvicorn.Server(uvicorn.Config(create_app(services), log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
