@@ -29,6 +29,7 @@ from pageglass.wire import (
     RefusedFile,
     StageModel,
     UploadResponse,
+    check_unicode,
 )
 
 router = APIRouter(tags=["documents"])
@@ -241,9 +242,10 @@ def _after(cursor: str) -> tuple[str, str]:
         added_at, id = place
         if not (isinstance(added_at, str) and isinstance(id, str)):
             raise TypeError
+        # Half of a surrogate pair, which JSON can spell, would be the database's error.
+        return check_unicode(added_at), check_unicode(id)
     except (binascii.Error, ValueError, TypeError):
         raise UsageError("cursor: must be the next_cursor of a list of documents") from None
-    return added_at, id
 
 
 _FORMATS: dict[str, ImageFormat] = {
