@@ -14,7 +14,7 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -222,7 +222,7 @@ class World:
     theirs: Tenant | None
 
     @contextmanager
-    def client(self, key: str | None) -> Iterator[httpx.Client]:
+    def client(self, key: str | None) -> Generator[httpx.Client]:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         with httpx.Client(
             base_url=self.address, headers=headers, timeout=60, trust_env=False
@@ -284,7 +284,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 
 @contextmanager
-def world_of(folder: Path, files: Mapping[str, bytes], *, alone: bool) -> Iterator[World]:
+def world_of(folder: Path, files: Mapping[str, bytes], *, alone: bool) -> Generator[World]:
     settings = load_settings(
         {"data_dir": folder, "server": {"keys": "on", "requests_per_minute": 1_000_000}}
     )
