@@ -19,7 +19,7 @@ from api.access import PUBLIC, Authenticate
 from api.facts import Facts
 from api.idempotency import NO_WRITES, Answers, Idempotency
 from api.keys import check_origin
-from api.middleware import BodyLimits, LocalOnly, RequestIds
+from api.middleware import BodyLimits, Heads, LocalOnly, RequestIds
 from api.routes import (
     Needs,
     ask,
@@ -105,6 +105,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     origins = tuple(map(check_origin, server.origins))
     app.add_middleware(Idempotency, answers=app.state.answers)
     app.add_middleware(GZipMiddleware, compresslevel=5)
+    app.add_middleware(Heads)
     app.add_middleware(
         BodyLimits,
         upload_bytes=server.upload_mb << 20,

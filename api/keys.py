@@ -230,6 +230,11 @@ class Keys:
                 self._db.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (now, key.id))
         return key
 
+    def holds(self, id: str) -> bool:
+        """Whether a key is still good; its use is not noted."""
+        found = self._select("WHERE id = ?", (id,))
+        return bool(found) and _good(found[0], self._clock())
+
     def _insert(self, key: Key) -> str:
         text = f"pgk_{key.id}_{secrets.token_urlsafe(32)}"
         with self._lock:

@@ -31,6 +31,7 @@ JSON_BYTES = 1024 * 1024
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _LOOKING = frozenset({"/livez", "/readyz", "/metrics"})
+_ENDLESS = frozenset({"/jobs/events"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -124,6 +125,26 @@ def _span(known: Facts, scope: Scope) -> Generator[None]:
                 span.set("http.response.status_code", known.status)
             if known.status >= 500:
                 span.set("error.type", str(known.status))
+
+
+class Heads:
+    """Answers HEAD as GET is answered, without the body (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; a stream of events would never end, and has no HEAD."""
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"] in _ENDLESS:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class LocalOnly:

@@ -44,6 +44,10 @@ class View:
         self.access = access
         self._within = access.collections
 
+    def holds(self) -> bool:
+        """Whether the caller's key is still good: a stream may outlive it."""
+        return self.access.key_id is None or self.services.keys.holds(self.access.key_id)
+
     # Asking
 
     def search(self, asked: SearchRequest) -> SearchResult:

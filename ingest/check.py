@@ -85,12 +85,12 @@ class _Comparison:
                 self._fileless.add(document.id)
                 what = f"the file of {document.name} is missing or damaged"
                 yield Finding(what, advice=_NO_FILE)
-        hashes = {document.sha256 for document in self._documents}
+        ids = {document.id for document in self._documents}
         for path in _visible(originals):
             if path.name not in names:
                 yield self._stray(f"the file originals/{path.name} belongs to no document", path)
         for path in _visible(converted):
-            if path.stem not in hashes:
+            if path.stem not in ids:
                 yield self._stray(f"the file converted/{path.name} belongs to no document", path)
 
     def images(self, images: ImageStore) -> Iterator[Finding]:

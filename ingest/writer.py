@@ -254,7 +254,7 @@ class Writer:
                     self._images.delete(key)
                 if not self._catalog.shares_file(id, sha256):
                     self.original_of(id, sha256).unlink(missing_ok=True)
-                    self.converted_of(sha256).unlink(missing_ok=True)
+                self.converted_of(id).unlink(missing_ok=True)
                 self._catalog.delete(id, stages)
                 self._tidy_images()
 
@@ -276,9 +276,10 @@ class Writer:
         """Where a document's accepted file is kept."""
         return self._originals / f"{sha256}{self._catalog.suffix(document_id)}"
 
-    def converted_of(self, sha256: str) -> Path:
-        """Where the PDF made of an office file is kept."""
-        return self._converted / f"{sha256}.pdf"
+    def converted_of(self, document_id: str) -> Path:
+        """Where the PDF made of an office file is kept: one a document, since one that is there
+        already would tell that another tenant has the file."""
+        return self._converted / f"{document_id}.pdf"
 
     # For workers
 
@@ -295,7 +296,7 @@ class Writer:
                 document_id=id,
                 name=document.names[0],
                 original=self.original_of(id, document.sha256),
-                converted=self.converted_of(document.sha256),
+                converted=self.converted_of(id),
                 priority=job.priority,
                 careful=job.attempts > 1,
             )

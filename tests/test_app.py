@@ -497,3 +497,15 @@ def test_the_log_has_a_line_a_request_and_no_question(
     assert "secret" not in str(second)
     assert "xylophone" not in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/documents", "/documents/{}/pages/1/image"])
+def test_head_is_answered_as_get_without_a_body(http: httpx.Client, ferry: str, path: str) -> None:
+    whole, head = http.get(path.format(ferry)), http.head(path.format(ferry))
+    assert head.status_code == whole.status_code == 200
+    assert head.content == b""
+    for name in ("content-type", "content-length", "etag"):
+        assert head.headers.get(name) == whole.headers.get(name)
+    assert http.head("/documents/none").status_code == 404
+    # It would never end.
+    assert http.head("/jobs/events").status_code == 405

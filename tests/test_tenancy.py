@@ -875,3 +875,20 @@ def test_each_key_has_its_own_rate(tmp_path: Path) -> None:
         new = services.keys.add("new", ["search"])[1]
         assert statuses(new, 1) == [200]
         assert statuses(services.token, 9) == [200] * 9
+
+
+def test_a_stream_ends_with_its_key(world: World) -> None:
+    key, text = world.services.keys.add("onlooker", ["ingest"], collections=[OURS])
+    with world.client(text) as http, http.stream("GET", "/jobs/events") as response:
+        assert response.status_code == 200
+        heard = response.iter_lines()
+        assert next(heard) == "id: 1"
+        world.services.keys.revoke(key.id)
+        # Else this would wait for ever: the stream has no end of its own.
+        assert all("id: 2" not in line for line in heard)
+
+
+def test_the_pdf_of_an_office_file_is_each_document_s_own(world: World, theirs: Tenant) -> None:
+    ours, other = (tenant.documents["done"] for tenant in (world.ours, theirs))
+    paths = {world.services.writer.converted_of(id).name for id in (ours, other)}
+    assert paths == {f"{ours}.pdf", f"{other}.pdf"}

@@ -69,8 +69,11 @@ async def _events(view: View, stopping: threading.Event) -> AsyncIterator[str]:
     number, last, quiet = 0, "", 0.0
     while not stopping.is_set():
         seen = await to_thread.run_sync(
-            lambda: _jobs(view, (), _SHOWN).model_dump_json(), limiter=limiter
+            lambda: _jobs(view, (), _SHOWN).model_dump_json() if view.holds() else None,
+            limiter=limiter,
         )
+        if seen is None:
+            return
         if seen != last:
             last, quiet = seen, 0.0
             number += 1
