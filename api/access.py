@@ -42,7 +42,7 @@ class Access:
         if self.scopes.isdisjoint(scopes):
             raise KeyForbidden(
                 f"this API key may not do that: it needs the scope {' or '.join(scopes)}"
-                f" (`pageglass keys add --scope {scopes[0]}`)"
+                f" (`pageglass keys add NAME --scope {scopes[0]}`)"
             )
 
     def require_collection(self, collection: str) -> None:

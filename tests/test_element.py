@@ -141,7 +141,7 @@ def test_the_element_is_one_small_file_for_every_site(server: str) -> None:
     assert response.headers["content-type"].startswith("text/javascript")
     assert response.headers["access-control-allow-origin"] == "*"
     assert response.headers["cross-origin-resource-policy"] == "cross-origin"
-    assert len(response.content) < 40 * 1024
+    assert len(response.content) < 40_000
     assert b"import " not in response.content
     assert b"innerHTML" not in response.content
     again = httpx.get(f"{server}/element.js", headers={"If-None-Match": response.headers["etag"]})
@@ -664,6 +664,27 @@ def test_a_key_for_browsers_reaches_its_collection_from_its_site_only(
     ask(other.page, FERRY_QUESTION)
     expect(other.page.get_by_role("alert")).to_contain_text("may not be used from here")
     other.forget()
+
+
+def test_a_key_for_searching_alone_shows_pages_and_no_answer(
+    keyed: tuple[Services, str], elsewhere: tuple[Path, str], tabs: OpenTab
+) -> None:
+    services, address = keyed
+    folder, site_address = elsewhere
+    _, key = services.keys.add(
+        name="search", scopes=["search"], collections=["manuals"], origins=[site_address]
+    )
+    page_text = HOST_PAGE.format(server=address).replace('collection="default"', f'key="{key}"')
+    (folder / "searching.html").write_text(page_text)
+    tab = tabs(f"{site_address}/searching.html")
+    box = tab.page.get_by_role("search").get_by_role("textbox")
+    box.fill(FERRY_QUESTION)
+    box.press("Enter")
+    loaded(thumbnails(tab.page).first.locator("img"))
+    expect(tab.page.get_by_role("status").filter(has_text="found.")).to_be_visible()
+    expect(tab.page.get_by_role("region", name="Answer")).to_be_hidden()
+    expect(tab.page.get_by_role("alert")).to_be_hidden()
+    tab.forget()  # The browser notes that answers are refused.
 
 
 # For everybody

@@ -46,8 +46,15 @@ class _File:
         return Response(self.data, media_type=self.media_type, headers=headers)
 
 
+def slim(script: str) -> str:
+    """The script without indentation, blank lines, and lines that are comments."""
+    lines = (line.strip() for line in script.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/**")))
+
+
 def _read(name: str, media_type: str, **headers: str) -> _File:
-    data = files("api").joinpath("web", name).read_bytes()
+    text = files("api").joinpath("web", name).read_text()
+    data = (slim(text) if media_type == "text/javascript" else text).encode()
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return _File(data, f"{media_type}; charset=utf-8", tag, named)

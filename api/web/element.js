@@ -258,8 +258,18 @@ class Server {
 
 	/** The events of an answer while it is made: [name, data]. */
 	async *ask(asked, signal) {
-		const response = await this.fetch("/ask", "text/event-stream",
-			{ method: "POST", body: JSON.stringify(asked), signal });
+		const options = { method: "POST", body: JSON.stringify(asked), signal };
+		let response;
+		try {
+			response = await this.fetch("/ask", "text/event-stream", options);
+		} catch (error) {
+			if (error.code !== "key-forbidden") throw error;
+			// A key for searching alone. Where that is not why, this is refused, too.
+			const found = await this.fetch("/search", "application/json", options);
+			yield ["search", await found.json()];
+			yield ["pages"];
+			return;
+		}
 		let text = "";
 		const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
 		for (;;) {
@@ -791,6 +801,11 @@ function makeSearch(element) {
 					draw();
 				}
 				if (name === "error") throw new Problem(data);
+				if (name === "pages") {
+					answer.hidden = true;
+					say(`${plural(hits.length, "page")} found.`);
+					return null;
+				}
 				if (name === "answer") {
 					onAnswer(data);
 					return data;
