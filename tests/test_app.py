@@ -21,6 +21,8 @@ from api.services import Services
 from pageglass.boxes import format_boxes, parse_boxes
 from pageglass.settings import Settings, load_settings
 from pageglass.types import Box
+from tests.qdrant_http import Fault
+from tests.qdrant_http import serve as qdrant_server
 from tests.serving import serving
 from tests.tiny import pdf
 
@@ -509,3 +511,50 @@ def test_head_is_answered_as_get_without_a_body(http: httpx.Client, ferry: str, 
     assert http.head("/documents/none").status_code == 404
     # It would never end.
     assert http.head("/jobs/events").status_code == 405
+
+
+def test_long_answers_are_compressed_and_streams_and_images_are_not(
+    http: httpx.Client, ferry: str
+) -> None:
+    wanted = {"Accept-Encoding": "gzip"}
+    assert http.get("/openapi.json", headers=wanted).headers["content-encoding"] == "gzip"
+    image = http.get(f"/documents/{ferry}/pages/1/image", headers=wanted)
+    assert "content-encoding" not in image.headers
+
+
+def test_a_server_that_takes_nothing_in_is_not_ready(tmp_path: Path) -> None:
+    settings = load_settings({"data_dir": tmp_path / "data"})
+    with Services(settings, command="test") as services, serving(services) as address:
+
+        def ready() -> httpx.Response:
+            return httpx.get(f"{address}/readyz")
+
+        assert ready().status_code == 503
+        assert ready().json()["queue"]["detail"] == "no worker takes files in"
+        services.start_worker()
+        assert ready().status_code == 200
+        services.writer.outage = "the disk is full"
+        assert ready().json()["queue"]["ready"] is False
+        # What it is that fails may tell of documents; the log and /status say it.
+        assert "disk" not in ready().text
+
+
+def test_a_server_whose_store_is_away_is_not_ready_and_lives(tmp_path: Path) -> None:
+    with qdrant_server() as qdrant:
+        settings = load_settings(
+            {
+                "data_dir": tmp_path / "data",
+                "index": {"url": qdrant.url, "retries": 0, "timeout_seconds": 2},
+            }
+        )
+        with Services(settings, command="test") as services, serving(services) as address:
+            services.start_worker()
+            assert httpx.get(f"{address}/readyz").json()["store"]["ready"]
+            qdrant.faults.extend([Fault(status=503)] * 20)
+            response = httpx.get(f"{address}/readyz", timeout=30)
+            assert response.status_code == 503
+            assert response.json()["store"] == {
+                "ready": False,
+                "detail": "the store of vectors does not answer",
+            }
+            assert httpx.get(f"{address}/livez").status_code == 200
