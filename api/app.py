@@ -48,6 +48,14 @@ _NOUNS = (ask, search, extract, chat, documents, jobs, sources, health, metrics,
 WORKER_THREADS = 16
 """Requests other than questions that are worked on at a time; more wait."""
 
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key, within a day, gets the answer that it got before.",
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+}
+
 _DESCRIPTION = """\
 Errors are problem documents (RFC 9457) whose `code` is stable. Every response has an
 `X-Request-Id`. Writes take an `Idempotency-Key`. Where the server needs API keys (`GET /version`
@@ -206,6 +214,8 @@ def _describe(app: FastAPI) -> None:
                 operation["responses"] = (
                     _problems_of(path, operation, method) | operation["responses"]
                 )
+                if method != "get" and not path.startswith(NO_WRITES):
+                    operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
                 scopes = needs[operation["operationId"]]
                 operation["x-pageglass-scopes"] = scopes
                 if path not in PUBLIC:
