@@ -13,6 +13,7 @@ from fastapi import APIRouter, File, Form, Header, Query, Response, UploadFile
 from pydantic import AfterValidator
 
 from api import problems
+from api.etags import matches
 from api.highlight import ImageFormat, highlight
 from api.problems import one_line
 from api.routes import DocumentId, IngestView, LookView, PageNumber, SearchView
@@ -214,7 +215,7 @@ def get_page_image(
     format = _best_format(accept)
     tag = _entity_tag(page.image, marked, width, heatmap, word, format)
     headers = {"ETag": tag, "Cache-Control": _IMAGE_CACHE, "Vary": "Accept, Authorization"}
-    if if_none_match is not None and _matches(if_none_match, tag):
+    if matches(if_none_match, tag):
         return Response(status_code=304, headers=headers)
     if heatmap is not None:
         image = view.heat_map(document_id, number, heatmap, word=word)
@@ -275,12 +276,6 @@ def _best_format(accept: str) -> ImageFormat:
 def _entity_tag(image: str, *drawn: object) -> str:
     """The image's key, which is a hash of its bytes, and a hash of what is done to it."""
     return f'"{image}.{hashlib.sha256(repr(drawn).encode()).hexdigest()[:16]}"'
-
-
-def _matches(if_none_match: str, tag: str) -> bool:
-    """Whether If-None-Match names the tag (weak comparison, RFC 9110 section 13.1.2)."""
-    named = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return tag in named or "*" in named
 
 
 def _plain_name(filename: str | None) -> str:

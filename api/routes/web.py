@@ -9,6 +9,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
+from api.etags import matches
+
 router = APIRouter(include_in_schema=False)
 
 PAGE_POLICY = "; ".join(
@@ -40,8 +42,7 @@ class _File:
 
     def answer(self, if_none_match: str | None) -> Response:
         headers = {"ETag": self.tag, "Cache-Control": _ASK_AGAIN, **self.headers}
-        named = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
-        if self.tag in named or "*" in named:
+        if matches(if_none_match, self.tag):
             return Response(status_code=304, headers=headers)
         return Response(self.data, media_type=self.media_type, headers=headers)
 
