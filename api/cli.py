@@ -787,9 +787,7 @@ def serve(
         serve_until_stopped(
             settings,
             folders=watch or [],
-            listening=lambda address: typer.echo(
-                f"Pageglass listens at {address} (Ctrl-C ends it)"
-            ),
+            listening=lambda address: _say_who_may_ask(settings, address),
             progress=_say_what_became,
             told=_say_what_was_done,
         )
@@ -1090,6 +1088,22 @@ def _begin(
     settings = load_settings(flags)
     set_up_logging(settings.log_level, settings.log_format)
     return settings
+
+
+def _say_who_may_ask(settings: Settings, address: str) -> None:
+    """Where the server is, and what stands between it and everybody."""
+    from api.keys import Keys
+    from pageglass.settings import LOOPBACK
+
+    typer.echo(f"Pageglass listens at {address} (Ctrl-C ends it)")
+    if settings.server.keys_needed:
+        with Keys(settings.data_dir / "keys.sqlite") as keys:
+            if not any(keys.holds(key.id) for key in keys.list()):
+                hint = "`pageglass keys add NAME --scope admin` makes the first"
+                typer.echo(f"it needs API keys and there is none yet: {hint}", err=True)
+    elif settings.server.host not in LOOPBACK:
+        danger = "whoever reaches it can read and remove everything"
+        typer.echo(f"it needs no API key (setting server.keys): {danger}", err=True)
 
 
 def _print_key(key: Key, text: str, as_json: bool) -> None:

@@ -758,3 +758,36 @@ def test_copy_moves_the_vectors_and_the_server_is_searched_from_then_on(
     gone = ask("search", QUESTION)
     assert gone.returncode == 1
     assert "index.url" in one_error_line(gone)
+
+
+@pytest.mark.parametrize(
+    ("keys", "host", "said"),
+    [
+        ("on", "127.0.0.1", "there is none yet: `pageglass keys add NAME --scope admin`"),
+        ("off", "0.0.0.0", "whoever reaches it can read and remove everything"),
+    ],
+)
+def test_serve_says_what_stands_between_it_and_everybody(
+    tmp_path: Path, keys: str, host: str, said: str
+) -> None:
+    args = ("serve", "--port", "0", "--host", host)
+    with running(tmp_path / "data", *args, PAGEGLASS_SERVER__KEYS=keys) as server:
+        read_until(server, said)
+
+
+def test_keys_are_made_listed_rotated_and_revoked(run: Run) -> None:
+    made = run("keys", "add", "intranet", "--scope", "ask", "--collection", "manuals")
+    text = made.stdout.strip()
+    assert re.fullmatch(r"pgk_[0-9a-f]{12}_[\w-]{43}", text)
+    id = text.split("_")[1]
+    listed = run("keys", "list").stdout
+    assert f"{id}  intranet: ask in manuals; good, never used" in listed
+    assert text not in listed
+    rotated = json.loads(run("keys", "rotate", id, "--keep-hours", "0", "--json").stdout)
+    assert rotated["collections"] == ["manuals"]
+    assert f"{id}  intranet: ask in manuals; expired" in run("keys", "list").stdout
+    assert run("keys", "revoke", rotated["key"]).stdout == f"revoked {rotated['id']} (intranet)\n"
+    unknown = run("keys", "revoke", "nobody's")
+    assert unknown.returncode == 2
+    assert "`pageglass keys list` lists them" in unknown.stderr
+    assert run("keys", "add", "x", "--scope", "everything").returncode == 2
