@@ -441,8 +441,10 @@ def writing(folder: Path, vlm: OpenAIServer) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def reset(vlm: OpenAIServer) -> Iterator[Callable[..., None]]:
+    pause = vlm.pause
     yield vlm.misbehave
     vlm.behave()
+    vlm.pause = pause
 
 
 def test_the_answer_comes_while_it_is_written(writing: openai.OpenAI) -> None:
@@ -488,6 +490,8 @@ def test_what_cannot_be_verified_says_so(
 def test_who_hangs_up_calls_the_model_off(
     writing: openai.OpenAI, vlm: OpenAIServer, reset: Callable[..., None]
 ) -> None:
+    # Longer than it takes a busy machine to see that the client has gone.
+    vlm.pause = 2.0
     reset("slow")
     before = vlm.hung_up
     stream = writing.chat.completions.create(

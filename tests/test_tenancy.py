@@ -537,7 +537,10 @@ def plain(value: Any) -> Any:
             kept[str(name)] = None if passing else plain(one)  # pyright: ignore[reportUnknownArgumentType]
         return kept
     if isinstance(value, list):
-        return [plain(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+        listed: list[Any] = [plain(one) for one in value]  # pyright: ignore[reportUnknownVariableType]
+        jobs = all(isinstance(one, dict) and "next_attempt_at" in one for one in listed)
+        # Which of two jobs ended first is the clock's to say, too.
+        return sorted(listed, key=lambda job: job["document_id"]) if jobs else listed
     return value
 
 
