@@ -850,9 +850,9 @@ def keys_add(
     pageglass keys add intranet --scope ask --collection manuals --origin https://intranet.example
     """
     settings = _begin(ctx, as_json, here=True)
-    from api.keys import Keys
+    from api.keys import open_keys
 
-    with Keys(settings.data_dir / "keys.sqlite") as keys:
+    with open_keys(settings.data_dir) as keys:
         key, text = keys.add(
             name,
             scope,
@@ -872,9 +872,9 @@ def keys_list(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     pageglass keys list
     """
     settings = _begin(ctx, as_json, here=True)
-    from api.keys import Keys
+    from api.keys import open_keys
 
-    with Keys(settings.data_dir / "keys.sqlite") as keys:
+    with open_keys(settings.data_dir) as keys:
         found = keys.list()
     if as_json:
         printing.print_json({"keys": [key.described() for key in found]})
@@ -897,9 +897,9 @@ def keys_rotate(
     pageglass keys rotate 5f2c09d1a7b3 --keep-hours 48
     """
     settings = _begin(ctx, as_json, here=True)
-    from api.keys import Keys
+    from api.keys import open_keys
 
-    with Keys(settings.data_dir / "keys.sqlite") as keys:
+    with open_keys(settings.data_dir) as keys:
         new, text = keys.rotate(key, keep_seconds=keep_hours * 3600)
     _print_key(new, text, as_json)
 
@@ -916,9 +916,9 @@ def keys_revoke(
     pageglass keys revoke 5f2c09d1a7b3
     """
     settings = _begin(ctx, as_json, here=True)
-    from api.keys import Keys
+    from api.keys import open_keys
 
-    with Keys(settings.data_dir / "keys.sqlite") as keys:
+    with open_keys(settings.data_dir) as keys:
         ended = keys.revoke(key)
     if as_json:
         printing.print_json(ended.described())
@@ -1092,12 +1092,12 @@ def _begin(
 
 def _say_who_may_ask(settings: Settings, address: str) -> None:
     """Where the server is, and what stands between it and everybody."""
-    from api.keys import Keys
+    from api.keys import open_keys
     from pageglass.settings import LOOPBACK
 
     typer.echo(f"Pageglass listens at {address} (Ctrl-C ends it)")
     if settings.server.keys_needed:
-        with Keys(settings.data_dir / "keys.sqlite") as keys:
+        with open_keys(settings.data_dir) as keys:
             if not any(keys.holds(key.id) for key in keys.list()):
                 hint = "`pageglass keys add NAME --scope admin` makes the first"
                 typer.echo(f"it needs API keys and there is none yet: {hint}", err=True)

@@ -262,6 +262,11 @@ class Keys:
         return [_key(row) for row in rows]
 
 
+def open_keys(data_dir: Path) -> Keys:
+    """The keys of a data folder; StoreError where they cannot be opened."""
+    return Keys(data_dir / "keys.sqlite")
+
+
 def check_origin(origin: str) -> str:
     """``origin`` as browsers send it (scheme, host, port unless the usual one); UsageError."""
     wrong = UsageError(

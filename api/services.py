@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Literal
 
 from api import facts
 from api.heat_map import draw_heat_map
-from api.keys import Keys
+from api.keys import open_keys
 from api.looking import Status, held_files, read_status, seconds_left
 from api.owner import Owner, OwnerLock
 from api.vision import Picture, PictureReader, load_vision_models
@@ -196,7 +196,7 @@ class Services:
             self._pictures = PictureReader(vision.answer, ocr, settings)
             self._workers: WorkerPool | None = None
             self._watchers: list[Watcher] = []
-            self.keys = Keys(folder / "keys.sqlite")
+            self.keys = open_keys(folder)
             stack.callback(self.keys.close)
             self._stack = stack.pop_all()
 

@@ -7,7 +7,7 @@ loop and goes out as server-sent events.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -135,7 +135,6 @@ class EventStream(Response):
         work: Callable[[Emit], None],
         *,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
-        headers: Mapping[str, str] | None = None,
     ) -> None:
         """``work`` gets a function to emit events by."""
         self.status_code = 200
@@ -144,8 +143,7 @@ class EventStream(Response):
         self._work = work
         self._heartbeat_seconds = heartbeat_seconds
         # Proxies that gather responses would hold the events back.
-        unbuffered = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        self.init_headers(unbuffered | dict(headers or {}))
+        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     def encode(self, event: Event, number: int) -> bytes:
         """The event as it is sent."""
