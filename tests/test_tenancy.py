@@ -254,6 +254,8 @@ def fill(services: Services, files: Mapping[str, bytes], tenants: Mapping[str, T
             name=name,
         ).document
         tenants[prefix].documents[what] = document.id
+        # What is added within the same millisecond is listed by id, not in this order.
+        time.sleep(0.002)
         return document.id
 
     for prefix in tenants:
