@@ -24,7 +24,7 @@ $(BASE)/.ready: pyproject.toml constraints.txt
 
 $(TEST)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(TEST)
-	$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,models,observability,mcp]' -c constraints.txt
+	$(TEST)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,models,observability,mcp,evals]' -c constraints.txt
 	@touch $@
 
 demo: $(BASE)/.ready ## Index the sample collection and ask three questions of it

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
@@ -45,8 +46,27 @@ class _Options:
     json: bool = False
 
 
+_MORE_COMMANDS = "pageglass.commands"
+
+
 class _Commands(TyperGroup):
-    """Turns errors into one line and an exit code: 2 for wrong usage, 130 for Ctrl-C, else 1."""
+    """Turns errors into one line and an exit code: 2 for wrong usage, 130 for Ctrl-C, else 1.
+
+    Parts that stand above this one, which it must not import, add commands as entry points of the
+    group ``pageglass.commands``.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands, in the order of the help."""
+        return [*super().list_commands(ctx), *entry_points(group=_MORE_COMMANDS).names]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, if there is one."""
+        if found := super().get_command(ctx, cmd_name):
+            return found
+        for more in entry_points(group=_MORE_COMMANDS, name=cmd_name):
+            return typer.main.get_command(more.load())
+        return None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -156,6 +156,8 @@ class Answerer:
             },
             usage=tuple(usage),
             notes=tuple(notes),
+            support=best.draft.support if shown else None,
+            draft=best.draft.text,
         )
 
     def _ask(

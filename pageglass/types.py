@@ -203,7 +203,10 @@ class Answer:
 
     ``status`` is ``unverified`` where a model answered and no citation of it holds. ``notes`` say
     in plain words what did not go as asked (a reranker that timed out, a model that could not be
-    reached). ``transcription`` is what was read from the question's picture.
+    reached). ``transcription`` is what was read from the question's picture. ``support``, 0..1, is
+    how surely the quoted words answer (below the threshold the answer is declined; None where there
+    was no page to read), and ``draft`` what would have been said without a threshold: both are for
+    evaluation and do not leave the process.
     """
 
     text: str
@@ -216,6 +219,8 @@ class Answer:
     usage: tuple[Usage, ...] = ()
     notes: tuple[str, ...] = ()
     transcription: str | None = None
+    support: float | None = None
+    draft: str = ""
 
 
 Scalar = str | int | float | bool

@@ -1,0 +1,188 @@
+"""What one evaluation recorded: every case, every ranking of pages, every answer.
+
+A run is one JSON file. Tables, intervals, comparisons, the attribution of misses and the report
+are made of run files; none of them asks a question again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evals.cases import Case
+from pageglass.errors import PageglassError
+from pageglass.types import AnswerStatus, TextSource
+
+FORMAT = 1
+"""The version of the file's format."""
+
+ScopeName = Literal["document", "collection"]
+PageKey = tuple[str, Annotated[int, Field(ge=1)]]
+"""A document's id and a page's 1-based position in it."""
+
+SEARCH = "search"
+"""The ranking that users get: fused, grouped, and reranked where the profile has a model."""
+
+
+class RunError(PageglassError):
+    """A run's file cannot be read, or two runs cannot be compared."""
+
+    code = "run"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GoldPage(_Record):
+    """A page that holds the evidence, and what ingestion read of it: ``characters`` of text, and
+    where they are from. ``failed`` names the stages that failed on it."""
+
+    page: PageKey
+    characters: int
+    text_source: TextSource
+    failed: tuple[str, ...] = ()
+
+
+class CitationRecord(_Record):
+    """A citation of an answer."""
+
+    page: PageKey
+    quote: str
+    verified: bool
+
+
+class AnswerRecord(_Record):
+    """An answer, and what it cost. ``support`` is 0..1: how surely the quoted words answer, None
+    where no model was asked; below the threshold the answer is ``not_found``. ``draft`` is what
+    would have been said without a threshold. ``seconds`` are those of the whole answer, searching
+    included."""
+
+    text: str
+    status: AnswerStatus
+    citations: tuple[CitationRecord, ...]
+    support: float | None
+    draft: str
+    model: str
+    extractive: bool
+    seconds: float
+    input_tokens: int = 0
+    output_tokens: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def declined(self) -> bool:
+        """Whether it says that nothing was found. What nothing supports is an answer all the
+        same."""
+        return self.status == "not_found"
+
+
+class Judgement(_Record):
+    """What a judge said of an answer; ``correct`` is None where it was down or talked nonsense, and
+    ``reason`` says then why. Such a case is excluded and counted, never scored."""
+
+    model: str
+    prompt: str
+    correct: bool | None
+    reason: str = ""
+
+
+class Outcome(_Record):
+    """A case, and what became of it.
+
+    ``rankings`` are lists of pages, best first, by name: ``retriever:NAME`` for each retriever
+    alone; ``fusion:rrf``, ``fusion:minmax`` and ``fusion:dbsf``, with the weights in use, for all
+    of them together; ``ungrouped`` and ``grouped`` for the fusion in use before and after near-
+    duplicates are grouped; and ``search``, what users get. ``stands_for`` has, for pages that are
+    shown by another one, that page.
+    """
+
+    case: Case
+    gold: tuple[GoldPage, ...]
+    rankings: dict[str, tuple[PageKey, ...]]
+    stands_for: tuple[tuple[PageKey, PageKey], ...] = ()
+    seconds: float
+    notes: tuple[str, ...] = ()
+    answer: AnswerRecord | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def gold_pages(self) -> frozenset[PageKey]:
+        """The pages that hold the evidence."""
+        return frozenset(gold.page for gold in self.gold)
+
+    @property
+    def scored(self) -> bool:
+        """Whether its ranking can be right or wrong: it is answerable and has gold pages."""
+        return self.case.answerable and bool(self.gold)
+
+
+class ProbeOutcome(_Record):
+    """A question that tempts to make something up, and whether the answer did. ``fell_for_it`` is
+    None where the answer cannot be told; ``reason`` says why."""
+
+    kind: Literal["absent", "negative_pages", "trap"]
+    id: str
+    question: str
+    document: str
+    answer: AnswerRecord
+    fell_for_it: bool | None
+    reason: str = ""
+
+
+class DocumentFacts(_Record):
+    """A document that was searched. ``scanned`` counts pages whose text is from OCR or absent."""
+
+    name: str
+    pages: int
+    scanned: int
+
+
+class Run(_Record):
+    """One evaluation. ``settings`` are those that shape results; ``excluded`` has a line for each
+    case that could not be used, ``failed_documents`` for each document that could not be indexed.
+    ``made_at`` is UTC, ISO 8601."""
+
+    format: int = FORMAT
+    version: str
+    made_at: str
+    cases_file: str
+    cases_sha256: str
+    scope: ScopeName
+    k: int
+    profile: str
+    settings: dict[str, Any]
+    documents: dict[str, DocumentFacts]
+    outcomes: tuple[Outcome, ...]
+    probes: tuple[ProbeOutcome, ...] = ()
+    excluded: tuple[str, ...] = ()
+    failed_documents: tuple[str, ...] = ()
+
+    def scored(self) -> Sequence[Outcome]:
+        """The outcomes whose rankings can be right or wrong."""
+        return [outcome for outcome in self.outcomes if outcome.scored]
+
+
+def read_run(path: Path) -> Run:
+    """A run from its file; RunError."""
+    try:
+        return Run.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(
+            f"{path} is not a run of `pageglass eval run`: {where} {first['msg']}"
+        ) from None
+
+
+def write_run(run: Run, path: Path) -> None:
+    """Write a run to its file, beside it first: a crash leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(path.name + ".new")
+    written.write_text(run.model_dump_json(indent=1) + "\n", "utf-8")
+    written.replace(path)
