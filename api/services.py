@@ -444,7 +444,9 @@ class Services:
             except OSError as error:
                 yield FileReport(str(path), "failed", None, f"{error.strerror}".lower())
             else:
-                if enqueued.new:
+                # What is there already may lack the vectors of a model that was changed.
+                live = self.jobs.get(enqueued.document.id).state in ("queued", "running")
+                if enqueued.new or live:
                     waiting.setdefault(enqueued.document.id, []).append(str(path))
                 else:
                     yield FileReport(str(path), "unchanged", enqueued.document, None)

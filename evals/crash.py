@@ -311,6 +311,7 @@ def _full_disk_round(scratch: Path, chance: random.Random) -> Snapshot:
     """A small disk that fills up to its last byte, and is emptied again, while files come."""
     round_ = _Round(scratch / "folder", scratch / "disk" / "data", 1)
     notes = scratch / "notes"
+    ended_by: Counter[str] = Counter()
     round_.folder.mkdir(parents=True)
     notes.touch()
     with _small_disk(scratch / "disk", megabytes=160) as mounted:
@@ -332,11 +333,21 @@ def _full_disk_round(scratch: Path, chance: random.Random) -> Snapshot:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             filler.unlink()
-            # It may also have found the disk full at its start, and have said so.
-            if attempt != 1 and (code := process.wait(timeout=120)) not in (0, _NOT_STARTED):
+            if attempt == 1:
+                continue
+            # It may also have found the disk full at its start, and have said so. And where the
+            # disk is full when the engine first writes to a part of a file that it has mapped, the
+            # system ends the process at once: that is as good as a kill, and as bad.
+            code = process.wait(timeout=120)
+            ended_by[_name_of(code)] += 1
+            if code not in (0, _NOT_STARTED, -signal.SIGBUS):
                 return {"differences": [f"exit status {code} with a full disk"]}
         _finish(round_, notes)
-        return {"differences": _compare(round_, scratch, notes)}
+        return {"ended by": ended_by, "differences": _compare(round_, scratch, notes)}
+
+
+def _name_of(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
 
 def _fill(path: Path) -> None:

@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from retrieval.questions import without_orders
+
 AnswerKind = Literal["number", "time", "person", "list", "any"]
 
 _WORD = re.compile(r"(?!FY|fy)[^\W\d_]{1,2}\d+\b|[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d+(?:[.,]\d+)*")
 _PLACE = re.compile(
     r"\b(?:on|in|at|of|from|the|to|see)?\s*\b(?P<what>pages?|slides?)\s*\(?\s*"
     r"(?P<first>\d{1,4})(?:\s*(?:-|\u2013|to|and)\s*(?P<last>\d{1,4}))?\)?",
-    re.IGNORECASE,
-)
-_ORDER = re.compile(
-    # What follows tells how to write the answer, not what to look for.
-    r"(?:\b(?:please\s+)?(?:answer|anwser|round|write|give|format|respond|express|represent|return|"
-    r"directly answer|the answer (?:shall|should|must))\b[^?]*|\be\.g\.[^?]*)$",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"[\"\u201c`]([^\"\u201c\u201d`]+)[\"\u201d`]")
@@ -96,7 +92,7 @@ class Question:
 
 def read_question(text: str) -> Question:
     """Take ``text`` apart; a question of stop words only has no terms."""
-    asked = _ORDER.sub("", text).strip() or text
+    asked = without_orders(text)
     pages = tuple(
         (int(place["first"]), int(place["last"] or place["first"]))
         for place in _PLACE.finditer(asked)

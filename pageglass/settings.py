@@ -204,7 +204,8 @@ class SearchSettings(_Section):
     )
     fusion: Literal["rrf", "minmax", "dbsf"] = Field(
         default="rrf",
-        description="How lists are fused: by rank, or by scores scaled by range or distribution.",
+        description="How lists are fused: by rank, or by scores scaled by range or distribution;"
+        " the profile lite has minmax.",
     )
     rrf_k: int = Field(default=60, ge=1, description="The constant k of reciprocal rank fusion.")
     weights: dict[RetrieverName, float] = Field(

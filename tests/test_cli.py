@@ -741,9 +741,9 @@ def test_copy_moves_the_vectors_and_the_server_is_searched_from_then_on(
     with qdrant_http() as qdrant:
         done = ask("copy", "--to", qdrant.url)
         assert done.returncode == 0, done.stderr
-        assert re.fullmatch(r"\s*3 pages of text--minilm-l6-v2-1\n", done.stdout)
+        assert re.fullmatch(r"\s*3 pages of text--minilm-l6-v2-2\n", done.stdout)
         assert json.loads(ask("copy", "--to", qdrant.url, "--json").stdout)["copied"] == {
-            "text--minilm-l6-v2-1": 3
+            "text--minilm-l6-v2-2": 3
         }
         (tmp_path / "pageglass.toml").write_text(f'[index]\nurl = "{qdrant.url}"\n')
         before = len(qdrant.requests)

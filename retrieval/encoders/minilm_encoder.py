@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pageglass.types import Page
 from retrieval.encoders import PageInput, Vectors
 from retrieval.encoders.bm25 import is_stopword
 from retrieval.encoders.minilm import DIMENSION, MiniLM, Passage
 from retrieval.headings import heading
 from retrieval.index import VectorSpec
+from retrieval.questions import expansions, without_orders
 
 FloatRows = npt.NDArray[np.float32]
 
@@ -25,6 +27,10 @@ _LEADERS = re.compile(r"([._\-=*·•…]\s?){4,}")
 _STOPWORD_WEIGHT = 0.5
 # Projected coordinates stay within ±127/300.
 _SCALE = 300.0
+# The best match among many words is better by chance than among few: without this, MaxSim prefers
+# long pages. Anything from a twentieth to a fifth helps about as much.
+_LENGTH_EXPONENT = 0.1
+_FEWEST_WORDS = 10
 
 
 class MiniLMEncoder:
@@ -50,27 +56,35 @@ class MiniLMEncoder:
     def model(self) -> dict[str, Any]:
         """What must agree for vectors to be comparable."""
         return {
-            "name": "minilm-l6-v2-1",
+            "name": "minilm-l6-v2-2",
             "checksums": self._minilm.checksums(),
             "context": "title . heading .",
+            "length_exponent": _LENGTH_EXPONENT,
         }
 
     def encode_pages(self, pages: Sequence[PageInput]) -> list[Vectors]:
         """``dense`` (chunks, 384) and ``tokens`` (content words, 128) a page, neither for an empty
-        one."""
+        one. Tokens of a page of n words have the length n to the power of -0.1."""
         texts = [_LEADERS.sub(" ", of.page.text) for of in pages]
         passages = self._minilm.encode_passages(
             texts, [f"{of.title} . {heading(of.page)} ." for of in pages]
         )
         return [
-            {"dense": passage.chunks, "tokens": content_words(passage, text) @ self._projection}
+            {
+                "dense": passage.chunks,
+                "tokens": content_words(passage, text) @ self._projection * _shortened(of.page),
+            }
             if len(passage.chunks)
             else {}
-            for passage, text in zip(passages, texts, strict=True)
+            for of, passage, text in zip(pages, passages, texts, strict=True)
         ]
 
     def encode_question(self, text: str) -> Vectors:
-        """``dense`` (1, 384) and ``tokens`` (word pieces, 128)."""
+        """``dense`` (1, 384) and ``tokens`` (word pieces, 128), of the question with what pages may
+        have in place of its abbreviations and measures."""
+        text = without_orders(text)
+        if more := expansions(text):
+            text = f"{text} ({'; '.join(more)})"
         question = self._minilm.encode_question(text)
         if not len(question.chunks):
             return {}
@@ -83,6 +97,10 @@ class MiniLMEncoder:
     def _projection(self) -> FloatRows:
         """(384, 128): principal components, turned so that coordinates sum to zero."""
         return self._minilm.projection()
+
+
+def _shortened(page: Page) -> np.float32:
+    return np.float32(max(_FEWEST_WORDS, len(page.words)) ** -_LENGTH_EXPONENT)
 
 
 def content_words(passage: Passage, text: str) -> FloatRows:

@@ -268,7 +268,7 @@ def _filter(scope: Scope) -> Any:
 def _search_params(spec: VectorSpec, scope: Scope, *, exact: bool) -> Any:
     edge = _edge()
     # How rare a word is elsewhere must not show in a tenant's scores.
-    own = _filter(Scope(scope.collections)) if spec.idf else None
+    own = _filter(scope) if spec.idf else None
     compressed = spec.quantization != "none" and not exact
     return edge.SearchParams(
         exact=exact,

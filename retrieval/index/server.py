@@ -529,7 +529,7 @@ def _search_params(spec: VectorSpec, scope: Scope, *, exact: bool) -> models.Sea
     models = _models()
     # How rare a word is elsewhere must not show in a tenant's scores. Servers before 1.19 pass it
     # over.
-    own = _filter(Scope(scope.collections)) if spec.idf else None
+    own = _filter(scope) if spec.idf else None
     compressed = spec.quantization != "none" and not exact
     return models.SearchParams(
         exact=exact,
