@@ -253,12 +253,14 @@ def test_what_is_wrong_with_the_installation_is_not_glossed_over(minilm: MiniLM)
 
 
 def test_support_grows_with_what_is_known_and_asked_for() -> None:
-    full = support_of(Evidence(known=1, asked=1, cosine=0.6, strange_year=False))
-    half = support_of(Evidence(known=1, asked=0.2, cosine=0.5, strange_year=False))
-    strange = support_of(Evidence(known=1, asked=1, cosine=0.9, strange_year=True))
-    assert full > 0.9
+    full = support_of(Evidence(known=1, asked=1, cosine=0.6, strangers=0))
+    half = support_of(Evidence(known=0.4, asked=0.1, cosine=0.3, strangers=0))
+    strange = support_of(Evidence(known=0.8, asked=0.4, cosine=0.6, strangers=1))
+    two = support_of(Evidence(known=0.9, asked=1, cosine=0.9, strangers=2))
+    assert full > 0.95
     assert half < 0.5
     assert strange < 0.5
+    assert two < 0.5
 
 
 @given(st.data())

@@ -52,14 +52,15 @@ class Evidence:
     shown or in a document's name: words that are nowhere speak against every answer. ``asked`` is
     the share of its ordinary words, names and numbers left out, that stand in the chosen passages
     or what these stand under: a page may well be about the right thing and not say what was asked.
-    ``cosine`` is MiniLM's for the best passage. ``strange_year`` is true where the question names a
-    year that stands on no page shown.
+    ``cosine`` is MiniLM's for the best passage. ``strangers`` counts the question's names, numbers
+    and quoted words that are on no page shown: what it is about cannot be answered from pages that
+    do not know it.
     """
 
     known: float
     asked: float
     cosine: float
-    strange_year: bool
+    strangers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +128,18 @@ class ExtractiveModel:
         return draft, evidence
 
 
-_SUPPORTED = 1.7
-_STEEPNESS = 6.0
+_SUPPORTED = 0.8
+_STEEPNESS = 3.0
 
 
 def support_of(evidence: Evidence) -> float:
     """How well passages with this evidence support an answer, 0..1; one half is the boundary.
 
-    A passage that says little of what was asked must mean nearly the same. The constants are round
-    numbers: all six unanswerable questions of the sample collection lie below the boundary, and
-    one of its 24 answerable ones (`make eval` prints both). Calibrate on cases of your own before
-    you rely on them.
+    The boundary is where about one answerable question in ten of MMLongBench-Doc is declined
+    (docs/evaluation.md): pages there are varied and often pictures. `pageglass eval calibrate`
+    finds the one that suits a collection, on cases of its own.
     """
-    blend = evidence.asked + 2 * evidence.cosine + 0.25 * evidence.known
-    if evidence.strange_year:
-        blend = min(blend, 1.0)  # Of that year nothing is known, however well the rest fits.
+    blend = evidence.known + evidence.asked + evidence.cosine - evidence.strangers
     return 1 / (1 + math.exp(-_STEEPNESS * (blend - _SUPPORTED)))
 
 
@@ -332,7 +330,7 @@ class _Reading:
             known=_share({stem: term.weight for stem, term in self.terms.items()}, anywhere),
             asked=_share({s: t.weight for s, t in self.terms.items() if not t.named}, near),
             cosine=cosine,
-            strange_year=any(_is_year(stem) and stem not in anywhere for stem in self.terms),
+            strangers=sum(t.named and stem not in anywhere for stem, t in self.terms.items()),
         )
 
 
