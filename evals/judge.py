@@ -8,6 +8,7 @@ asked for leaves a case unjudged: it is excluded and counted, never scored. Judg
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,10 @@ from pageglass.errors import (
     MissingExtra,
     ModelError,
     ModelServerError,
+    NotInProfile,
     PageNotFound,
     StoreError,
+    UsageError,
 )
 from pageglass.types import Page
 from retrieval.vlms import Message, PromptImage, Reply, Vlm
@@ -54,6 +57,9 @@ PREFERENCE: Mapping[str, Any] = {
 }
 """What a comparison must look like."""
 
+KEY_VARIABLE = "PAGEGLASS_JUDGE_KEY"
+"""The environment variable of the key of the judge's server."""
+
 _TOKENS = 512
 _GIVE_UP_AFTER = 3
 """So many questions in a row that its server did not answer: it is not asked again."""
@@ -61,6 +67,26 @@ _GIVE_UP_AFTER = 3
 NONSENSE = "the judge's reply is not the JSON object that it was asked for"
 
 Better = Literal["first", "second", "tie"]
+
+
+def judge_model(
+    services: Services, url: str | None, model: str | None, *, key: str | None = None
+) -> Vlm:
+    """The model at an OpenAI-compatible server's ``url`` (the first it lists where ``model`` is
+    None), or the one that answers. Close the former. UsageError where ``url`` is no address,
+    NotInProfile where there is neither."""
+    if url is None:
+        if services.vlm is None:
+            raise NotInProfile(
+                f"the profile {services.settings.profile} has no model that can judge: name its"
+                " server, --url http://host:8000/v1"
+            )
+        return services.vlm
+    if not re.match(r"https?://[^\s/]", url) or not url.isprintable():
+        raise UsageError("--url must be an address such as http://host:8000/v1")
+    from retrieval.vlms.openai import OpenAIVlm
+
+    return OpenAIVlm(url, model, api_key=key, section="judge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +188,7 @@ class Judge:
             raise
         except ModelError as error:
             self._silent += isinstance(error, ModelServerError)
-            return str(error)
+            return _by_flags(str(error))
         self._silent = 0
         return reply
 
@@ -181,6 +207,22 @@ class Judge:
     def _image(self, page: Page) -> PromptImage:
         data = self._services.page_image(page)
         return prompt_image(data, longest_side=self._vlm.image_pixels)
+
+
+_FLAGS = {
+    "judge.url": "--url",
+    "judge.seconds": "--seconds",
+    "judge.api_key": KEY_VARIABLE,
+    "models.judge": "--model",
+}
+
+
+def _by_flags(message: str) -> str:
+    """What is wrong with the judge's server in the words of the command line, where there are no
+    settings for it."""
+    for setting, flag in _FLAGS.items():
+        message = message.replace(setting, flag)
+    return message
 
 
 def _reference(case: Case) -> str:
