@@ -148,19 +148,17 @@ class Mentions:
         squashed = _squashed(page.text)
         on_page = frozenset(stems(page.text))
         mine = self.things[page.ref].keys()
+        order = sorted(self.written)
         if sampling == "random":
-            order = sorted(self.written)
             random.Random(seed).shuffle(order)  # noqa: S311
         else:
-            weights: Mapping[str, int] = self.pages_with
+            beside: Counter[str] = Counter()
             if sampling == "adversarial":
                 # A thing counts once for each thing of this page that stands beside it elsewhere.
-                beside: Counter[str] = Counter()
                 for ref, other in self.things.items():
                     if ref != page.ref and (shared := len(mine & other.keys())):
                         beside.update(dict.fromkeys(other, shared))
-                weights = beside
-            order = sorted(weights, key=lambda stem: (-weights[stem], stem))
+            order.sort(key=lambda stem: (beside[stem], self.pages_with[stem]), reverse=True)
         candidates = (
             self.written[stem]
             for stem in order
@@ -304,7 +302,12 @@ def _inside(sentence: str) -> str:
 
 
 def negative_probes(
-    services: Services, cases: Sequence[Case], ids: Mapping[str, str], *, scope: ScopeName
+    services: Services,
+    cases: Sequence[Case],
+    ids: Mapping[str, str],
+    *,
+    scope: ScopeName,
+    collection: str | None = None,
 ) -> tuple[list[Probe], list[str]]:
     """The question of each answerable case with gold pages, with the pages that search finds best
     when those with the evidence, and the near-duplicates of these, are taken away; and a line on
@@ -319,6 +322,7 @@ def negative_probes(
         gold = {PageRef(document, number - 1) for number in case.pages}
         found = services.search(
             case.question,
+            collection=collection,
             documents=(document,) if scope == "document" else (),
             top_k=min(100, shown + len(gold) + _NEAREST),
         )
@@ -586,6 +590,7 @@ def make_probes(
     ids: Mapping[str, str],
     *,
     scope: ScopeName,
+    collection: str | None = None,
     seed: int = 0,
     limit: int = 50,
 ) -> Made:
@@ -605,7 +610,9 @@ def make_probes(
         for page in services.catalog.pages([PageRef(id, index)]).values()
     )
     asked = _chosen([c for c in cases if c.answerable and c.pages], limit, seed, lambda c: c.id)
-    negative, excluded = negative_probes(services, asked, ids, scope=scope)
+    negative, excluded = negative_probes(
+        services, asked, ids, scope=scope, collection=collection
+    )
     names = {id: name for name, id in ids.items()}
     excluded += [
         f"page {ref.number} of {names[ref.document_id]}: it has no text"
