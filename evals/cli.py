@@ -95,7 +95,7 @@ def judge_command(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Say whose answers are better, this run's or the first's, instead.",
+            help="Compare with the answers of this run instead, case by case.",
             exists=True,
             dir_okay=False,
         ),
