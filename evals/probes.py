@@ -84,7 +84,7 @@ def things(page: Page) -> dict[str, str]:
     names: dict[str, str] = {}
     words: dict[str, str] = {}
     for excerpt in read_excerpts(page):
-        for name in _names(excerpt.text):
+        for name, _ in _names(excerpt.text):
             names.setdefault(" ".join(stems(name)), name)
         for found in _WORD.finditer(excerpt.text):
             if len(found[0]) >= _SHORTEST_WORD and stems(found[0]):
@@ -92,7 +92,8 @@ def things(page: Page) -> dict[str, str]:
     return names or words
 
 
-def _names(text: str) -> Iterator[str]:
+def _names(text: str) -> Iterator[tuple[str, bool]]:
+    """The names in a text, and whether each begins a sentence."""
     run: list[str] = []
     begins = False
     end = 0
@@ -103,7 +104,7 @@ def _names(text: str) -> Iterator[str]:
             if 1 < len(run) <= _MOST_WORDS or (
                 len(run) == 1 and not begins and len(run[0]) >= _SHORTEST_NAME
             ):
-                yield " ".join(run)
+                yield " ".join(run), begins
             run = []
         if found is None:
             return
@@ -144,7 +145,9 @@ class Mentions:
         return cls(found, counts, written)
 
     def absent(self, page: Page, sampling: Sampling, count: int, seed: str) -> list[str]:
-        """So many things that ``page`` does not mention and others do, or fewer."""
+        """So many things that ``page`` does not mention and others do, or fewer: names for a page
+        that has some, else words."""
+        named = any(text[0].isupper() for text in self.things[page.ref].values())
         squashed = _squashed(page.text)
         on_page = frozenset(stems(page.text))
         mine = self.things[page.ref].keys()
@@ -162,7 +165,9 @@ class Mentions:
         candidates = (
             self.written[stem]
             for stem in order
-            if stem not in mine and _is_absent(self.written[stem], squashed, on_page)
+            if stem not in mine
+            and self.written[stem][0].isupper() == named
+            and _is_absent(self.written[stem], squashed, on_page)
         )
         return [thing for thing, _ in zip(candidates, range(count), strict=False)]
 
@@ -278,9 +283,9 @@ def _other_number(number: str, random_: random.Random) -> str:
 def _swap_name(
     sentence: str, page: Page, known: Mentions, random_: random.Random
 ) -> tuple[str, str] | None:
-    names = [name for name in _names(sentence) if sentence.count(name) == 1]
+    # What begins a sentence may be a verb.
+    names = [name for name, begins in _names(sentence) if not begins and sentence.count(name) == 1]
     others = known.absent(page, "random", _TRIES, str(random_.random()))
-    others = [other for other in others if other[0].isupper()]
     if not names or not others:
         return None
     return random_.choice(names), random_.choice(others)
