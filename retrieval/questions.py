@@ -12,7 +12,7 @@ import re
 _ORDER = re.compile(
     # A sentence of its own, at the end; the same words within a question are part of it.
     r"(?:(?<=[.?!;:\n])|^)\s*(?:please\s+|directly\s+)?"
-    r"(?:answer|anwser|round|write|give|format|respond|express|represent|return|"
+    r"(?:answer|anwser|round|write|give|save|format|respond|express|represent|return|"
     r"(?:the|your) answer (?:shall|should|must))\b[^?]*$"
     r"|\be\.g\.,?\s*[\[(\"'][^?]*$",
     re.IGNORECASE,

@@ -19,6 +19,7 @@ from generate.models import Asked, Draft, OnText, ShownPage
 from generate.question import Question, Term, has_number, read_question, stems
 from pageglass.types import Page
 from retrieval.encoders.minilm import MiniLM, Passage
+from retrieval.questions import expansions
 
 JOINT = " ... "
 """Between quotes, and between a column header and its row."""
@@ -128,7 +129,7 @@ class ExtractiveModel:
         return draft, evidence
 
 
-_SUPPORTED = 0.8
+_SUPPORTED = 0.85
 _STEEPNESS = 3.0
 
 
@@ -330,7 +331,7 @@ class _Reading:
             known=_share({stem: term.weight for stem, term in self.terms.items()}, anywhere),
             asked=_share({s: t.weight for s, t in self.terms.items() if not t.named}, near),
             cosine=cosine,
-            strangers=sum(t.named and stem not in anywhere for stem, t in self.terms.items()),
+            strangers=sum(_is_stranger(stem, t, anywhere) for stem, t in self.terms.items()),
         )
 
 
@@ -350,6 +351,13 @@ def _joined(words: Sequence[int], more: Sequence[int]) -> list[int]:
     if words[-1] + 1 == more[0] and len(words) + len(more) <= MAX_WORDS:
         return [*words, *more]
     return list(words)
+
+
+def _is_stranger(stem: str, term: Term, known: Container[str]) -> bool:
+    """Whether the term is a name, a number or a quoted word that stands nowhere. Of one letter
+    nothing can be said, and an abbreviation may well be spelled out."""
+    strange = term.named and len(stem) > 1 and stem not in known
+    return strange and not expansions(term.text)
 
 
 def _is_year(stem: str) -> bool:
