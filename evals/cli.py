@@ -684,8 +684,7 @@ def misses_command(
     from evals.misses import ANSWER_CAUSES, PAGE_CAUSES, find_misses
     from evals.runs import read_run
 
-    recorded = read_run(run)
-    found = find_misses(recorded, k)
+    found = find_misses(read_run(run), k)
     if as_json:
         printing.print_json(
             {
@@ -695,17 +694,16 @@ def misses_command(
             }
         )
         return
-    documents = recorded.documents
     table = Table("cause", "cases", "right document", "wrong document", "gold pages missed")
     cases = found.case_counts()
-    pages = {str(cause): sum(counts) for cause, counts in found.page_counts().items()}
+    missed = {str(cause): sum(counts) for cause, counts in found.page_counts().items()}
     for cause in (*PAGE_CAUSES, *ANSWER_CAUSES):
         right, wrong = cases.get(cause, (0, 0))
-        lost = pages.get(cause, 0)
+        lost = missed.get(cause, 0)
         if not (right or wrong or lost):
             continue
         table.add_row(cause, *(str(n) if n else "" for n in (right + wrong, right, wrong, lost)))
-    lost = sum(pages.values())
+    lost = sum(missed.values())
     totals = [sum(of) for of in zip(*cases.values(), strict=True)] or [0, 0]
     table.add_section()
     table.add_row("", *(str(n) for n in (sum(totals), *totals, lost)))
@@ -716,15 +714,17 @@ def misses_command(
     )
     for miss in found.cases:
         where = {True: "", False: " (wrong document)", None: ""}[miss.document_found]
-        gold = ", ".join(
-            f"p. {one.page[1]} of {documents[one.page[0]].name}"
-            if one.page[0] in documents
-            else f"p. {one.page[1]}"
-            for one in miss.pages
+        pages = ", ".join(str(one.page[1]) for one in miss.pages[:_PAGES_NAMED])
+        more = (
+            "" if len(miss.pages) <= _PAGES_NAMED else f" and {len(miss.pages) - _PAGES_NAMED} more"
         )
-        about = gold or miss.document
+        about = f"{miss.document} p. {pages}{more}" if miss.pages else miss.document
         line = f"{miss.id}: {miss.cause}{where}: {miss.detail}; {about}; {miss.question}"
         typer.echo(printing.one_line(line))
+
+
+_PAGES_NAMED = 5
+"""Of the gold pages that a case missed."""
 
 
 def _counts_json(
