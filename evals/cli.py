@@ -494,6 +494,7 @@ def run_command(
             k=k,
             answers=answers,
             collection=collection,
+            only=found.only,
             failed_documents=found.failed,
             watch=lambda usable: track(usable, "asking", console=errors, disable=as_json),
         )
@@ -540,6 +541,7 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
     from rich.table import Table
 
     from api import printing
+    from evals.ranking import FEWEST_DOCUMENTS
 
     metrics = list(tables.variants[0].scores)
     if not metrics:
@@ -568,8 +570,10 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
             _show(table)
         cases = f"{tables.cases} cases of {tables.documents} documents, scope {tables.scope}"
         typer.echo(f"{cases}; intervals: 95 %, bootstrap over documents")
-        if tables.documents < 2:
-            typer.echo("cases of a single document tell nothing of others: no intervals")
+        if tables.documents < FEWEST_DOCUMENTS:
+            typer.echo(
+                f"fewer than {FEWEST_DOCUMENTS} documents tell too little of others to have any"
+            )
     if tables.seconds is not None:
         half, most = tables.seconds
         typer.echo(f"a search took {half:.3f} s (median), {most:.3f} s (95th percentile)")

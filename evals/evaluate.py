@@ -59,10 +59,12 @@ _REMEMBERED = 1000
 @dataclass(frozen=True, slots=True)
 class Found:
     """The documents that cases may be about: ``named`` by id and by every name; ``failed`` has a
-    line on each that could not be indexed."""
+    line on each that could not be indexed. ``only`` are the ids of all documents to search, where
+    there are others beside them."""
 
     named: Mapping[str, Sequence[Document]]
     failed: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
 
 
 def documents_here(services: Services, collection: str | None = None) -> Found:
@@ -89,8 +91,8 @@ def index_folder(docs: Path) -> Path:
 def documents_of_folder(
     services: Services, folder: Path, *, told: Callable[[FileReport], None] = lambda report: None
 ) -> Found:
-    """Index a folder of files; ``told`` is called with what became of each. StoreError where none
-    could be."""
+    """Index a folder of files; ``told`` is called with what became of each. What an earlier run
+    indexed and is gone from the folder is not among them. StoreError where none could be."""
     named: dict[str, Sequence[Document]] = {}
     failed: list[str] = []
     for report in services.ingest([folder]):
@@ -102,7 +104,9 @@ def documents_of_folder(
             failed.append(f"{name}: {report.reason}")
     if not named:
         raise StoreError(f"no document of {folder} could be indexed")
-    return Found(named, tuple(failed))
+    ids = tuple(dict.fromkeys(d.id for documents in named.values() for d in documents))
+    others = {document.id for document in services.documents()}.difference(ids)
+    return Found(named, tuple(failed), ids if others else None)
 
 
 def cases_about(file: Path, found: Found) -> tuple[Cases, dict[str, str]]:
@@ -144,33 +148,42 @@ def evaluate(
     k: int,
     answers: bool,
     collection: str | None = None,
+    only: Sequence[str] | None = None,
     failed_documents: Sequence[str] = (),
     watch: Watch = lambda cases: cases,
 ) -> Run:
     """Ask every case as users do; ``ids`` is each document's id by the name that cases give it.
 
     ``scope`` ``document`` searches only the case's document, ``collection`` all documents, or those
-    of ``collection``. A question that cannot be asked is excluded, and an answer that does not come
-    is a note; StoreError and ModelError where nothing can be searched.
+    of ``collection``, or ``only`` those with these ids. A question that cannot be asked is
+    excluded, and an answer that does not come is a note; StoreError and ModelError where nothing
+    can be searched.
     """
-    asker = _Asker(services, collection)
+    asker = _Asker(services)
+    collections = None if collection is None else (collection,)
     outcomes: list[Outcome] = []
     excluded = list(cases.excluded)
     for case in watch(cases.usable):
         document = ids[case.document]
+        within = (document,) if scope == "document" else None if only is None else tuple(only)
         try:
-            outcome = asker.ask(case, document, within_document=scope == "document", k=k)
+            outcome = asker.ask(case, document, Scope(collections, within), k)
         except QuestionError as error:
             excluded.append(f"case {case.id}: {error}")
             continue
         if answers:
-            outcome = _answered(services, outcome, document, scope, collection)
+            outcome = _answered(services, outcome, collection, within or ())
         outcomes.append(outcome)
     used = dict.fromkeys(ids[case.document] for case in cases.usable)
     searched = [
         document
         for document in services.documents(collection=collection)
-        if document.id in used or (scope == "collection" and document.pages_indexed)
+        if document.id in used
+        or (
+            scope == "collection"
+            and document.pages_indexed
+            and (only is None or document.id in only)
+        )
     ]
     names = {id: name for name, id in ids.items()}
     return Run(
@@ -203,17 +216,13 @@ def _facts(services: Services, document: Document, name: str) -> DocumentFacts:
 
 
 def _answered(
-    services: Services, outcome: Outcome, document: str, scope: ScopeName, collection: str | None
+    services: Services, outcome: Outcome, collection: str | None, documents: Sequence[str]
 ) -> Outcome:
     record: AnswerRecord | None = None
     notes = outcome.notes
     began = time.perf_counter()
     try:
-        answer = services.ask(
-            outcome.case.question,
-            collection=collection,
-            documents=(document,) if scope == "document" else (),
-        )
+        answer = services.ask(outcome.case.question, collection=collection, documents=documents)
         record = answer_record(answer, time.perf_counter() - began)
     except PageglassError as error:
         notes = (*notes, f"not answered: {error}")
@@ -223,9 +232,8 @@ def _answered(
 class _Asker:
     """Makes every ranking of a question."""
 
-    def __init__(self, services: Services, collection: str | None) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._collections = None if collection is None else (collection,)
         self._settings = services.settings.search
         self._pages = _Remembered(services.catalog)
         self._in_use = {
@@ -239,8 +247,7 @@ class _Asker:
         settings = self._settings.model_copy(update=changed)
         return self._services.searcher.under(settings, pages=self._pages)
 
-    def ask(self, case: Case, document: str, *, within_document: bool, k: int) -> Outcome:
-        scope = Scope(self._collections, (document,) if within_document else None)
+    def ask(self, case: Case, document: str, scope: Scope, k: int) -> Outcome:
         searcher = self._services.searcher
         reranked_pages = self._services.settings.rerank.pages if searcher.reranks else 0
         began = time.perf_counter()

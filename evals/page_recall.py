@@ -115,6 +115,7 @@ def main(
                 scope=scope,
                 k=k,
                 answers=answers,
+                only=found.only,
                 failed_documents=found.failed,
                 watch=lambda usable: track(usable, "asking", console=console, disable=as_json),
             )

@@ -46,6 +46,10 @@ except ImportError:
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+FEWEST_DOCUMENTS = 5
+"""With fewer there is no interval: draws of four or less are of one document alone so often that
+the interval would end at the documents that happen to be there."""
+
 _SEED = 0
 
 _LENGTHS = (20, 50, 100, 250)
@@ -137,7 +141,7 @@ def _document_id(page: PageKey) -> str:
 @dataclass(frozen=True, slots=True)
 class Mean:
     """The mean of values of ``cases`` cases of ``documents`` documents, with the ends of its 95 %
-    interval: None where there are fewer than two documents, which tell nothing of others."""
+    interval: None where there are fewer than FEWEST_DOCUMENTS."""
 
     value: float
     low: float | None
@@ -157,7 +161,7 @@ def mean_by_document(values: Iterable[tuple[str, float]]) -> Mean | None:
         return None
     cases = counts.total()
     mean = sum(sums.values()) / cases
-    if len(sums) < 2:
+    if len(sums) < FEWEST_DOCUMENTS:
         return Mean(mean, None, None, cases, len(sums))
     interval = bootstrap(
         (np.array(list(sums.values())), np.array([counts[document] for document in sums])),
@@ -197,8 +201,8 @@ def row(scored: Sequence[CaseScores]) -> Row:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A metric of the same cases in two rankings: the means, the mean difference ``second`` -
-    ``first`` with its interval by document (None: fewer than two documents), and how many of the
-    cases the second did better, worse and equally well."""
+    ``first`` with its interval by document (None: too few documents), and how many of the cases
+    the second did better, worse and equally well."""
 
     metric: str
     first: float

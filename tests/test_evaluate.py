@@ -365,10 +365,18 @@ def test_a_run_on_a_folder_leaves_other_documents_alone(docs: Path, tmp_path: Pa
     assert not (tmp_path / "xdg").exists()
     first = read_run(out)
     assert first.outcomes[0].answer is not None
-    # The index is kept, and the same questions get the same pages.
-    again = eval_run(*args)
+    # The index is kept, but what is gone from the folder is not searched.
+    (docs / "harbour.pdf").unlink()
+    again = eval_run(*args, "--answers")
     assert "unchanged" in again.stderr
-    assert read_run(out).outcomes[0].rankings == first.outcomes[0].rankings
+    second = read_run(out)
+    assert [facts.name for facts in second.documents.values()] == ["log.pdf"]
+    searched, before = (
+        {document for document, _ in run.outcomes[0].rankings["search"]} for run in (second, first)
+    )
+    assert searched == {*second.documents}
+    assert before == {*first.documents} > searched
+    assert second.outcomes[0].answer is not None
     both = eval_run(*args, "--collection", "default")
     assert (both.exit_code, "leave --collection out" in both.stderr) == (2, True)
 
