@@ -1,6 +1,8 @@
 """How good a ranked list of pages is, given the pages that hold the evidence.
 
-``ranking`` is best first and free of repeats, ``gold`` is not empty; every value is 0..1.
+``ranking`` is best first and free of repeats, ``gold`` is not empty; every value is 0..1. These few
+lines serve evals.page_recall, which must run where nothing is installed but the base: ir_measures,
+which everything else is scored with (evals.ranking), brings SciPy along. Tests hold the two equal.
 """
 
 from __future__ import annotations
