@@ -59,11 +59,13 @@ from pageglass.types import (
     DocumentState,
     Extraction,
     HeldFile,
+    Hit,
     Job,
     JobState,
     Page,
     PageRef,
     SearchResult,
+    Why,
     check_collection_name,
 )
 from pageglass.wire import Readiness, ReadyCheck
@@ -73,6 +75,7 @@ from retrieval.index import CollectionSpec, Index, Scope, open_index
 from retrieval.profiles import Checkpoints, chosen_models, load_profile
 from retrieval.rerank import Reranker
 from retrieval.search import Searcher
+from retrieval.vlms import Vlm
 from retrieval.vlms.images import PromptImages
 
 _READY_SECONDS = 2.0
@@ -278,6 +281,26 @@ class Services:
             notes=found.notes + answer.notes,
             transcription=found.transcription,
         )
+
+    def answer_from(self, question: str, pages: Sequence[PageRef]) -> Answer:
+        """Answer from these pages, best first, whatever a search would find; else as ``ask``.
+
+        For evaluation: what is said where the right pages are not shown? QuestionError,
+        DocumentNotFound, PageNotFound.
+        """
+        self.searcher.check_question(question)
+        names = self.catalog.document_names([ref.document_id for ref in pages])
+        hits: list[Hit] = []
+        for rank, ref in enumerate(dict.fromkeys(pages), start=1):
+            page = self.catalog.page(ref)
+            name = names[ref.document_id]
+            hits.append(Hit(ref, name, page.label, 1 / rank, Why((), rank)))
+        return self._answerer.answer(question, hits)
+
+    @property
+    def vlm(self) -> Vlm | None:
+        """The vision-language model that answers; None where the profile only quotes."""
+        return self._vision.answer
 
     def extract(
         self,

@@ -6,13 +6,22 @@ inside the commands.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pageglass.errors import UsageError
 from pageglass.types import DEFAULT_COLLECTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+
+    from evals.answers import Mean
+    from evals.judge import Judge
+    from evals.runs import Run
+    from pageglass.settings import Settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +35,366 @@ app = typer.Typer(
 @app.callback()
 def _group() -> None:
     """Measure search and answers on questions whose pages are known."""
+
+
+# Answers, judges, probes
+
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The file of a run.", exists=True, dir_okay=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+@app.command("answers", short_help="Tables of how good a run's answers are.")
+def answers_command(ctx: typer.Context, run: RunFile, as_json: AsJson = False) -> None:
+    """Are the answers right, do their citations hold the evidence, are the right ones declined?
+
+    Every figure with its 95 % interval and the number of cases it rests on, by answer format and by
+    kind of evidence.
+
+    \b
+    pageglass eval answers run.json
+    """
+    _begin(ctx, as_json)
+    from dataclasses import asdict
+
+    from api import printing
+    from evals.answers import answer_tables
+    from evals.runs import RunError, read_run
+
+    recorded = read_run(run)
+    if all(outcome.answer is None for outcome in recorded.outcomes):
+        raise RunError(f"{run} has no answers: make the run again, with answers")
+    tables = answer_tables(recorded)
+    if as_json:
+        printing.print_json(asdict(tables))
+        return
+    rows = {
+        **tables.overall,
+        **{f"format {name}": row for name, row in tables.by_format.items()},
+        **{f"evidence {name}": row for name, row in tables.by_source.items()},
+    }
+    _print_means("Answers", ("match", "contains", "f1", "judged"), rows)
+    _print_means("Citations", ("citation_precision", "citation_recall", "verified_quotes"), rows)
+    _print_means("Declined", ("declined_unanswerable", "declined_answerable"), rows)
+    _print_excluded(tables.excluded)
+
+
+@app.command("judge", short_help="Have a model judge a run's answers by the page images.")
+def judge_command(
+    ctx: typer.Context,
+    run: RunFile,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="OpenAI-compatible server of the judge (http://host:8000/v1), its key in"
+            " PAGEGLASS_JUDGE_KEY; default: the model that answers."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The judge's name; default: the first its server has.")
+    ] = None,
+    pairwise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Say whose answers are better, this run's or the first's, instead.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for one judgement.")] = 120.0,
+    pages: Annotated[
+        int, typer.Option(min=1, max=50, help="Most pages that the judge is shown.")
+    ] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Have a model judge every answer of a run, by the pages with the evidence and those cited.
+
+    The judgements are written into the run. Answers that the judge did not judge are excluded and
+    counted. The data folder must be the one the run was made on.
+
+    \b
+    pageglass eval judge run.json --url http://127.0.0.1:8000/v1
+    """
+    settings = _begin(ctx, as_json, here=True)
+    import os
+
+    from api.services import Services
+    from evals.judge import KEY_VARIABLE, Judge, judge_model
+    from evals.runs import read_run
+
+    recorded = read_run(run)
+    with Services(settings, command="eval judge") as services:
+        vlm = judge_model(services, url, model, key=os.environ.get(KEY_VARIABLE) or None)
+        try:
+            judge = Judge(vlm, services, seconds=seconds, pages=pages)
+            if pairwise is not None:
+                _compare(recorded, read_run(pairwise), judge, as_json)
+            else:
+                _judge(recorded, run, judge, as_json)
+        finally:
+            if vlm is not services.vlm:
+                vlm.close()
+
+
+def _judge(run: Run, file: Path, judge: Judge, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from api import printing
+    from evals.judge import judge_run, judged
+    from evals.runs import write_run
+
+    with _progress("judging", len(run.outcomes), as_json) as moved:
+        done = judge_run(run, judge, told=moved)
+    found = judged(done)
+    if found.correct.n:
+        write_run(done, file)
+    if as_json:
+        printing.print_json(asdict(found))
+    else:
+        typer.echo(f"correct, of the answers judged    {_mean(found.correct)}")
+        typer.echo(f"right, declining included         {_mean(found.right)}")
+        typer.echo(f"declined, and not judged          {found.declined}")
+        typer.echo(f"judge                             {', '.join(found.models)}")
+        typer.echo(f"prompt                            {', '.join(found.prompts)}")
+        _print_excluded(found.excluded)
+    if not found.correct.n:
+        printing.print_error("no answer could be judged: the run is as it was")
+        raise typer.Exit(1)
+
+
+def _compare(run: Run, other: Run, judge: Judge, as_json: bool) -> None:
+    from collections import Counter
+    from dataclasses import asdict
+
+    from api import printing
+    from evals.judge import compare, preferred
+
+    with _progress("comparing", len(run.outcomes), as_json) as moved:
+        preferences = compare(run, other, judge, told=moved)
+    share = preferred(preferences)
+    counts = Counter(one.better for one in preferences)
+    excluded = [f"{one.case.id}: {one.reason}" for one in preferences if one.better is None]
+    if as_json:
+        printing.print_json(
+            {
+                "first": counts["first"],
+                "second": counts["second"],
+                "ties": counts["tie"],
+                "share_first": asdict(share),
+                "prompt": preferences[0].prompt,
+                "preferences": [
+                    {"id": one.case.id, "better": one.better, "reason": one.reason}
+                    for one in preferences
+                ],
+                "excluded": excluded,
+            }
+        )
+    else:
+        typer.echo(
+            f"first better {counts['first']}, second better {counts['second']},"
+            f" ties {counts['tie']}"
+        )
+        typer.echo(f"share of the first, ties as half  {_mean(share)}")
+        typer.echo(f"prompt                            {preferences[0].prompt}")
+        _print_excluded(excluded)
+    if not share.n:
+        printing.print_error("no pair of answers could be compared")
+        raise typer.Exit(1)
+
+
+@app.command("agreement", short_help="How often a judge agrees with a person.")
+def agreement_command(
+    ctx: typer.Context,
+    run: RunFile,
+    labels: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LABELS",
+            help='One JSON object a line: {"id": "the case", "correct": true or false}.',
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Compare the judgements of a run with what a person said of the same answers.
+
+    \b
+    pageglass eval agreement run.json labels.jsonl
+    """
+    _begin(ctx, as_json)
+    from api import printing
+    from evals.judge import agreement, read_labels
+    from evals.runs import read_run
+
+    said, excluded = read_labels(labels)
+    found = agreement(read_run(run), said)
+    excluded = [*excluded, *found.excluded]
+    if as_json:
+        printing.print_json(
+            {
+                "n": found.n,
+                "accuracy": found.accuracy.mean,
+                "accuracy_interval": [found.accuracy.low, found.accuracy.high],
+                "kappa": found.kappa,
+                "kappa_interval": [found.kappa_low, found.kappa_high],
+                "table": [
+                    {"person": person, "judge": judge, "answers": count}
+                    for (person, judge), count in found.table.items()
+                ],
+                "excluded": excluded,
+            }
+        )
+        return
+    kappa = _interval(found.kappa, found.kappa_low, found.kappa_high)
+    typer.echo(f"agreement      {_mean(found.accuracy)}")
+    typer.echo(f"Cohen's kappa  {kappa}")
+    for (person, judge), count in found.table.items():
+        typer.echo(f"person {_verdict(person):7}  judge {_verdict(judge):7}  {count}")
+    _print_excluded(excluded)
+
+
+def _verdict(correct: bool) -> str:
+    return "correct" if correct else "wrong"
+
+
+@app.command("probes", short_help="Ask what tempts to make something up.")
+def probes_command(
+    ctx: typer.Context,
+    cases: Annotated[
+        Path, typer.Option(help="Questions, one JSON object a line.", exists=True, dir_okay=False)
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="RUN", help="The run to add them to, or a new file.")
+    ],
+    collection: Annotated[
+        str | None, typer.Option("--collection", "-c", help="Where the documents are.")
+    ] = None,
+    scope: Annotated[
+        str, typer.Option(help="Search only the case's document, or the whole collection.")
+    ] = "collection",
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most pages, and most cases, to ask about.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(help="Which ones; the same give the same questions.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Ask questions that tempt to make something up, and say how often an answer fell for it.
+
+    On things that a page does not mention, without the pages that hold the evidence, and on false
+    variants of sentences. The documents of the cases must be indexed.
+
+    \b
+    pageglass eval probes --cases cases.jsonl --out run.json
+    """
+    settings = _begin(ctx, as_json, here=True)
+    from dataclasses import asdict
+
+    from api import printing
+    from api.services import Services
+    from evals.probes import ask_probes, join, make_probes, open_cases, polling, rates
+    from evals.runs import read_run, write_run
+
+    if scope not in ("document", "collection"):
+        raise typer.BadParameter("must be 'document' or 'collection'", param_hint="--scope")
+    earlier = read_run(out) if out.exists() else None
+    with Services(settings, command="eval probes") as services:
+        opened = open_cases(services, cases, collection=collection, scope=scope)
+        run = opened.run if earlier is None else join(earlier, opened.run)
+        made = make_probes(services, opened.cases, opened.ids, scope=scope, seed=seed, limit=limit)
+        with _progress("asking", len(made.probes), as_json) as moved:
+            outcomes = ask_probes(services, made.probes, told=moved)
+    write_run(run.model_copy(update={"probes": tuple(outcomes)}), out)
+    excluded = [*opened.run.excluded, *made.excluded]
+    if as_json:
+        printing.print_json(
+            {
+                "rates": {name: asdict(rate) for name, rate in rates(outcomes).items()},
+                "polling": {name: asdict(one) for name, one in polling(outcomes).items()},
+                "excluded": excluded,
+            }
+        )
+        return
+    for name, rate in rates(outcomes).items():
+        unclear = f", {rate.unclear} unclear" if rate.unclear else ""
+        what = "denied it" if name == "present" else "fell for it"
+        typer.echo(
+            f"{name:22} {rate.fell} of {rate.n} {what}"
+            f"  {_interval(rate.rate, rate.low, rate.high)}{unclear}"
+        )
+    for name, one in polling(outcomes).items():
+        typer.echo(
+            f"polling, {name:13} accuracy {one.accuracy:.3f}  precision {_figure(one.precision)}"
+            f"  recall {_figure(one.recall)}  f1 {_figure(one.f1)}  yes {one.yes:.3f}  n={one.n}"
+        )
+    _print_excluded(excluded)
+
+
+def _begin(ctx: typer.Context, as_json: bool, *, here: bool = False) -> Settings:
+    from api import cli
+
+    return cli._begin(ctx, as_json, here=here)
+
+
+@contextmanager
+def _progress(what: str, total: int, quiet: bool) -> Generator[Callable[[object], None]]:
+    """Shows on standard error how many are done, of which it is told; nothing if ``quiet``."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task)
+
+
+def _print_means(
+    title: str, figures: Sequence[str], rows: Mapping[str, Mapping[str, Mean]]
+) -> None:
+    from api import printing
+
+    used = {
+        printing.one_line(name): [_mean(row[figure]) for figure in figures]
+        for name, row in rows.items()
+        if any(row[figure].n for figure in figures)
+    }
+    width = max(len(name) for name in (title, *used)) + 2
+    heads = [figure.replace("_", " ") for figure in figures]
+    for name, cells in {title: heads, **used}.items():
+        line = name.ljust(width) + "".join(cell.ljust(_CELL) for cell in cells)
+        typer.echo(line.rstrip())
+    typer.echo()
+
+
+_CELL = len("0.000 [0.000, 0.000] n=0000  ")
+
+
+def _mean(mean: Mean) -> str:
+    return f"{_interval(mean.mean, mean.low, mean.high)} n={mean.n}" if mean.n else "-"
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _print_excluded(lines: Iterable[str]) -> None:
+    from api import printing
+
+    excluded = list(lines)
+    if excluded:
+        typer.echo(f"excluded: {len(excluded)}", err=True)
+    for line in excluded:
+        typer.echo(f"  {printing.one_line(line)}", err=True)
+
+
+# Calibration, comparison, report
 
 
 @app.command(short_help="Fit the support below which answers are declined.")
@@ -61,7 +430,6 @@ def calibrate(
     from rich.console import Console
     from rich.progress import track
 
-    from api.cli import _begin
     from api.printing import one_line, print_json
     from api.services import Services
     from evals import calibrate as fitting

@@ -122,9 +122,10 @@ class Outcome(_Record):
 
 class ProbeOutcome(_Record):
     """A question that tempts to make something up, and whether the answer did. ``fell_for_it`` is
-    None where the answer cannot be told; ``reason`` says why."""
+    None where the answer cannot be told; ``reason`` says why. ``present`` is the control of
+    ``absent``: what was asked for is there, and ``fell_for_it`` is true where that was denied."""
 
-    kind: Literal["absent", "negative_pages", "trap"]
+    kind: Literal["absent", "present", "negative_pages", "trap"]
     id: str
     question: str
     document: str

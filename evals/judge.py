@@ -1,0 +1,461 @@
+"""A model that judges answers: it sees the pages, the reference and the answer, and says why.
+
+What it is told is pinned (pageglass.prompts) and its name is recorded with every judgement. Pages
+and answers are data between marks. A judge that cannot be reached or whose reply is not what it was
+asked for leaves a case unjudged: it is excluded and counted, never scored. Judges err; have
+``agreement`` say how often, on answers that a person judged.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
+
+from api.services import Services
+from evals.answers import Mean, mean_of
+from evals.cases import Case
+from evals.runs import Judgement, Outcome, PageKey, Run, RunError
+from generate.json_objects import json_objects
+from pageglass import prompts
+from pageglass.errors import (
+    DocumentNotFound,
+    ImageError,
+    MissingExtra,
+    ModelError,
+    ModelServerError,
+    NotInProfile,
+    PageNotFound,
+    StoreError,
+    UsageError,
+)
+from pageglass.types import Page
+from retrieval.vlms import Message, PromptImage, Reply, Vlm
+from retrieval.vlms.images import prompt_image
+
+VERDICT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"reason": {"type": "string"}, "correct": {"type": "boolean"}},
+    "required": ["reason", "correct"],
+    "additionalProperties": False,
+}
+"""What a judgement must look like. The reason comes first: it binds the verdict."""
+
+PREFERENCE: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "reason": {"type": "string"},
+        "better": {"type": "string", "enum": ["A", "B", "tie"]},
+    },
+    "required": ["reason", "better"],
+    "additionalProperties": False,
+}
+"""What a comparison must look like."""
+
+KEY_VARIABLE = "PAGEGLASS_JUDGE_KEY"
+"""The environment variable of the key of the judge's server."""
+
+_TOKENS = 512
+_GIVE_UP_AFTER = 3
+"""So many questions in a row that its server did not answer: it is not asked again."""
+
+NONSENSE = "the judge's reply is not the JSON object that it was asked for"
+
+Better = Literal["first", "second", "tie"]
+
+
+def judge_model(
+    services: Services, url: str | None, model: str | None, *, key: str | None = None
+) -> Vlm:
+    """The model at an OpenAI-compatible server's ``url`` (the first it lists where ``model`` is
+    None), or the one that answers. Close the former. UsageError where ``url`` is no address,
+    NotInProfile where there is neither."""
+    if url is None:
+        if services.vlm is None:
+            raise NotInProfile(
+                f"the profile {services.settings.profile} has no model that can judge: name its"
+                " server, --url http://host:8000/v1"
+            )
+        return services.vlm
+    if not re.match(r"https?://[^\s/]", url) or not url.isprintable():
+        raise UsageError("--url must be an address such as http://host:8000/v1")
+    from retrieval.vlms.openai import OpenAIVlm
+
+    return OpenAIVlm(url, model, api_key=key, section="judge")
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Which of two answers to a case is better; None where the judge did not say, ``reason`` says
+    then why. Orders that contradict one another are a tie."""
+
+    case: Case
+    better: Better | None
+    reason: str
+    model: str
+    prompt: str
+
+
+class Judge:
+    """Judges answers by the page images. Blocks; each judgement takes at most ``seconds``."""
+
+    def __init__(
+        self, vlm: Vlm, services: Services, *, seconds: float = 120.0, pages: int = 8
+    ) -> None:
+        """``services`` owns the data folder that the judged runs' documents are in. The judge is
+        shown at most so many ``pages``: those with the evidence first, then those cited."""
+        self._vlm = vlm
+        self._services = services
+        self._seconds = seconds
+        self._pages = pages
+        self._silent = 0
+
+    def judge(self, outcome: Outcome) -> Judgement:
+        """Is the answer of ``outcome`` correct? It must have one; of a declined one that is known
+        without a judge. MissingExtra is all that this raises of a model's errors."""
+        assert outcome.answer is not None
+        prompt = prompts.judge_prompt()
+        case = outcome.case
+        asked = prompts.to_judge(case.question, _reference(case), outcome.answer.text)
+        said = self._ask(prompts.JUDGING, _pages([outcome]), asked, VERDICT)
+        if isinstance(said, str):
+            return Judgement(model=self._vlm.name, prompt=prompt, correct=None, reason=said)
+        verdict = _read(said, VERDICT)
+        correct = verdict["correct"] if verdict is not None else None
+        if verdict is None or not isinstance(correct, bool):
+            return Judgement(model=said.model, prompt=prompt, correct=None, reason=NONSENSE)
+        reason = str(verdict["reason"])
+        return Judgement(model=said.model, prompt=prompt, correct=correct, reason=reason)
+
+    def prefer(self, first: Outcome, second: Outcome) -> Preference:
+        """Which of two answers to one case is better? Asked in both orders. Equal texts are a tie,
+        and the judge is not asked."""
+        assert first.answer is not None
+        assert second.answer is not None
+        prompt = prompts.preference_prompt()
+        case = first.case
+        texts = (first.answer.text, second.answer.text)
+        if texts[0] == texts[1]:
+            return Preference(case, "tie", "the answers are the same", "", prompt)
+        found: list[Better] = []
+        reasons: list[str] = []
+        model = self._vlm.name
+        orders: tuple[Mapping[str, Better], ...] = (
+            {"A": "first", "B": "second", "tie": "tie"},
+            {"A": "second", "B": "first", "tie": "tie"},
+        )
+        for names in orders:
+            shown = texts if names["A"] == "first" else texts[::-1]
+            asked = prompts.to_compare(case.question, _reference(case), *shown)
+            said = self._ask(prompts.PREFERRING, _pages([first, second]), asked, PREFERENCE)
+            if isinstance(said, str):
+                return Preference(case, None, said, model, prompt)
+            model = said.model
+            verdict = _read(said, PREFERENCE)
+            better = verdict["better"] if verdict is not None else None
+            if verdict is None or not isinstance(better, str) or better not in names:
+                return Preference(case, None, NONSENSE, model, prompt)
+            found.append(names[better])
+            reasons.append(str(verdict["reason"]))
+        agreed = found[0] == found[1]
+        better = found[0] if agreed else "tie"
+        reason = reasons[0] if agreed else "it prefers another one when they change places"
+        return Preference(case, better, reason, model, prompt)
+
+    def _ask(
+        self, system: str, keys: Sequence[PageKey], asked: str, schema: Mapping[str, Any]
+    ) -> Reply | str:
+        """The judge's reply, or why there is none."""
+        if self._silent >= _GIVE_UP_AFTER:
+            return f"the judge was not asked: it had not answered {_GIVE_UP_AFTER} times in a row"
+        try:
+            parts = self._shown(keys[: self._pages])
+        except (DocumentNotFound, PageNotFound, StoreError, ImageError) as error:
+            return f"its pages cannot be shown: {error}"
+        try:
+            reply = self._vlm.reply(
+                [Message("system", (system,)), Message("user", (*parts, asked))],
+                tokens=_TOKENS,
+                seconds=self._seconds,
+                schema=schema,
+            )
+        except MissingExtra:
+            raise
+        except ModelError as error:
+            self._silent += isinstance(error, ModelServerError)
+            return _by_flags(str(error))
+        self._silent = 0
+        return reply
+
+    def _shown(self, keys: Sequence[PageKey]) -> list[str | PromptImage]:
+        parts: list[str | PromptImage] = []
+        for number, (document, position) in enumerate(keys, start=1):
+            page = self._services.page(document, position)
+            name = self._services.document(document).name
+            parts += [
+                prompts.page_heading(number, name, page.label),
+                self._image(page),
+                prompts.page_text(number, page.text),
+            ]
+        return parts
+
+    def _image(self, page: Page) -> PromptImage:
+        data = self._services.page_image(page)
+        return prompt_image(data, longest_side=self._vlm.image_pixels)
+
+
+_FLAGS = {
+    "judge.url": "--url",
+    "judge.seconds": "--seconds",
+    "judge.api_key": KEY_VARIABLE,
+    "models.judge": "--model",
+}
+
+
+def _by_flags(message: str) -> str:
+    """What is wrong with the judge's server in the words of the command line, where there are no
+    settings for it."""
+    for setting, flag in _FLAGS.items():
+        message = message.replace(setting, flag)
+    return message
+
+
+def _reference(case: Case) -> str:
+    if not case.answerable:
+        return prompts.UNANSWERABLE
+    return case.answer if case.answer and case.answer.strip() else prompts.NO_REFERENCE
+
+
+def _pages(outcomes: Sequence[Outcome]) -> list[PageKey]:
+    """The pages with the evidence, then those cited, each once."""
+    gold = [gold.page for outcome in outcomes for gold in outcome.gold]
+    cited = [
+        citation.page
+        for outcome in outcomes
+        if outcome.answer is not None
+        for citation in outcome.answer.citations
+    ]
+    return list(dict.fromkeys([*gold, *cited]))
+
+
+def _read(reply: Reply, schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The one JSON object that ends ``reply`` and has the schema's keys; None where there is no
+    such or more than one: a model that repeats its prompt repeats what pages say a verdict is."""
+    found = [one for one in json_objects(reply.text) if one.keys() == schema["properties"].keys()]
+    if reply.cut or len(found) != 1 or not reply.text.rstrip("` \n\t").endswith("}"):
+        return None
+    return found[0] if isinstance(found[0]["reason"], str) else None
+
+
+def judge_run(
+    run: Run, judge: Judge, *, told: Callable[[Outcome], None] = lambda outcome: None
+) -> Run:
+    """``run`` with a judgement of every answer that was given. What was declined needs none, and
+    loses what it had; ``told`` hears of every outcome that was seen to."""
+    outcomes: list[Outcome] = []
+    for outcome in run.outcomes:
+        given = outcome.answer is not None and not outcome.answer.declined
+        judgement = judge.judge(outcome) if given else None
+        outcomes.append(outcome.model_copy(update={"judgement": judgement}))
+        told(outcomes[-1])
+    return run.model_copy(update={"outcomes": tuple(outcomes)})
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a judge found of a run. ``correct`` is of the answers it judged; ``right`` is of all
+    cases but the excluded, a declined one being right where there is no answer. ``excluded`` has a
+    line on each answer that was not judged."""
+
+    correct: Mean
+    right: Mean
+    declined: int
+    models: Sequence[str]
+    prompts: Sequence[str]
+    excluded: Sequence[str]
+
+
+def judged(run: Run) -> Judged:
+    """Sum up the judgements of a run; RunError where it has none."""
+    answered = [o for o in run.outcomes if o.answer is not None]
+    declined = [o for o in answered if o.answer is not None and o.answer.declined]
+    judgements = [o.judgement for o in answered if o.judgement is not None]
+    if not judgements:
+        raise RunError("no answer of the run was judged: `pageglass eval judge RUN` does that")
+    correct: dict[str, list[float]] = {}
+    right: dict[str, list[float]] = {}
+    excluded: list[str] = []
+    for outcome in answered:
+        name = outcome.case.document
+        judgement = outcome.judgement
+        if judgement is not None and judgement.correct is not None:
+            correct.setdefault(name, []).append(float(judgement.correct))
+            right.setdefault(name, []).append(float(judgement.correct))
+        elif outcome in declined:
+            right.setdefault(name, []).append(float(not outcome.case.answerable))
+        else:
+            reason = judgement.reason if judgement is not None else "it was never asked"
+            excluded.append(f"{outcome.case.id}: {reason}")
+    return Judged(
+        correct=mean_of(correct),
+        right=mean_of(right),
+        declined=len(declined),
+        models=sorted({judgement.model for judgement in judgements}),
+        prompts=sorted({judgement.prompt for judgement in judgements}),
+        excluded=excluded,
+    )
+
+
+def compare(
+    run: Run, other: Run, judge: Judge, *, told: Callable[[Preference], None] = lambda one: None
+) -> list[Preference]:
+    """Which run's answer is better, for every case that both answered; RunError where there is no
+    such case."""
+    others = {o.case.id: o for o in other.outcomes if o.answer is not None}
+    pairs = [
+        (outcome, others[outcome.case.id])
+        for outcome in run.outcomes
+        if outcome.answer is not None
+        and outcome.case.id in others
+        and others[outcome.case.id].case.question == outcome.case.question
+    ]
+    if not pairs:
+        raise RunError("the two runs have no case in common that both answered")
+    found: list[Preference] = []
+    for first, second in pairs:
+        found.append(judge.prefer(first, second))
+        told(found[-1])
+    return found
+
+
+def preferred(preferences: Iterable[Preference]) -> Mean:
+    """How often the first run's answer is the better one, 0..1; a tie is half."""
+    share = {"first": 1.0, "second": 0.0, "tie": 0.5}
+    values: dict[str, list[float]] = {}
+    for one in preferences:
+        if one.better is not None:
+            values.setdefault(one.case.document, []).append(share[one.better])
+    return mean_of(values)
+
+
+# Agreement with a person
+
+
+class Label(BaseModel):
+    """What a person said of an answer of a run; other fields, such as a note, are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    correct: StrictBool
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How a judge and a person agree on ``n`` answers. ``accuracy`` is the share of equal verdicts.
+    ``kappa`` is Cohen's (1960): 1 is full agreement, 0 what chance would give; None where chance
+    alone would make them agree on all. The intervals are of 95 %, by document. ``table`` counts
+    (person, judge). ``excluded`` has a line on every label that could not be used."""
+
+    n: int
+    accuracy: Mean
+    kappa: float | None
+    kappa_low: float | None
+    kappa_high: float | None
+    table: Mapping[tuple[bool, bool], int]
+    excluded: Sequence[str]
+
+
+def read_labels(path: Path) -> tuple[dict[str, bool], list[str]]:
+    """Labels by case id, and a line on each that cannot be used; RunError where the file cannot be
+    read."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise RunError(f"cannot read {path}: {reason}") from None
+    labels: dict[str, bool] = {}
+    excluded: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            label = Label.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            excluded.append(f"line {number}: {where} {first['msg']}".replace("  ", " "))
+            continue
+        if label.id in labels:
+            excluded.append(f"line {number}: id {label.id!r} stands twice")
+        else:
+            labels[label.id] = label.correct
+    return labels, excluded
+
+
+def agreement(run: Run, labels: Mapping[str, bool]) -> Agreement:
+    """Compare the judgements of a run with a person's ``labels``; RunError where there is nothing
+    to compare."""
+    known = {outcome.case.id: outcome for outcome in run.outcomes}
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    excluded: list[str] = []
+    for id, label in labels.items():
+        outcome = known.get(id)
+        if outcome is None:
+            excluded.append(f"{id}: the run has no such case")
+        elif outcome.judgement is None:
+            excluded.append(f"{id}: it was not judged")
+        elif outcome.judgement.correct is None:
+            excluded.append(f"{id}: not judged: {outcome.judgement.reason}")
+        else:
+            pair = (label, outcome.judgement.correct)
+            pairs.setdefault(outcome.case.document, []).append(pair)
+    flat = [pair for document in pairs.values() for pair in document]
+    if not flat:
+        why = f" ({excluded[0]})" if excluded else ""
+        raise RunError(f"no label is of an answer that was judged{why}")
+    low, high = _kappa_interval(list(pairs.values()))
+    return Agreement(
+        n=len(flat),
+        accuracy=mean_of({d: [float(a == b) for a, b in found] for d, found in pairs.items()}),
+        kappa=cohen_kappa(flat),
+        kappa_low=low,
+        kappa_high=high,
+        table={(a, b): flat.count((a, b)) for a in (True, False) for b in (True, False)},
+        excluded=excluded,
+    )
+
+
+def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
+    """(observed - expected) / (1 - expected) agreement of two raters, -1..1 (Cohen 1960); None
+    where expected agreement is 1, and of no pairs."""
+    if not pairs:
+        return None
+    n = len(pairs)
+    observed = sum(one == other for one, other in pairs) / n
+    first, second = (sum(pair[i] for pair in pairs) / n for i in (0, 1))
+    expected = first * second + (1 - first) * (1 - second)
+    return None if expected == 1 else (observed - expected) / (1 - expected)
+
+
+def _kappa_interval(
+    clusters: Sequence[Sequence[tuple[bool, bool]]], *, resamples: int = 2000, seed: int = 0
+) -> tuple[float | None, float | None]:
+    """Percentiles of kappa over draws of documents with replacement, or of the pairs of the only
+    one; draws in which it is not defined are left out."""
+    units = [list(one) for one in clusters]
+    if len(units) == 1:
+        units = [[pair] for pair in units[0]]
+    random = np.random.default_rng(seed)
+    drawn = random.integers(len(units), size=(resamples, len(units)))
+    kappas = [cohen_kappa([pair for i in row for pair in units[i]]) for row in drawn]
+    defined = [kappa for kappa in kappas if kappa is not None]
+    if not defined:
+        return None, None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return float(low), float(high)
