@@ -484,3 +484,58 @@ def calibrate(
         f" for {false_declines:.3g} of false declines at most; {len(observed.excluded)} excluded"
     )
     typer.echo("nothing was stored (--dry-run)" if dry_run else "stored with the collection")
+
+
+@app.command("gate", short_help="Fail where a metric dropped by more than its noise.")
+def gate_command(
+    ctx: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run to check.")],
+    baseline: Annotated[
+        Path, typer.Option(metavar="RUN", help="The run that it must not fall behind.")
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="A metric to compare; may repeat. Default: those that both runs have."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a run with an earlier one of the same cases, case by case.
+
+    Exits 1 where a metric is worse by more than its noise: where the whole 95 % interval of its
+    change, by document, lies below nought. Exits 2 where the runs cannot be compared.
+
+    \b
+    pageglass eval gate new.json --baseline old.json --metric page_recall
+    """
+    _begin(ctx, as_json)
+    from dataclasses import asdict
+
+    from api.printing import one_line, print_error, print_json
+    from evals.gate import gate
+    from evals.runs import read_run
+    from pageglass.errors import PageglassError
+
+    try:
+        changes, unchecked = gate(read_run(run), read_run(baseline), metric or ())
+    except PageglassError as error:
+        # 1 says that something dropped, so that must not be said of what cannot be read.
+        if as_json:
+            print_json({"error": {"code": error.code, "message": one_line(str(error))}})
+        print_error(str(error))
+        raise typer.Exit(2) from None
+    dropped = [change for change in changes if change.dropped]
+    if as_json:
+        rows = [asdict(c) | {"gain": c.gain, "dropped": c.dropped} for c in changes]
+        print_json({"changes": rows, "unchecked": [asdict(one) for one in unchecked]})
+    else:
+        for change in changes:
+            typer.echo(
+                f"{'DROPPED' if change.dropped else 'ok':<8} {change.metric:<22}"
+                f" {change.old:.3f} -> {change.new:.3f}  {change.gain:+.3f}"
+                f" [{change.low:+.3f}, {change.high:+.3f}]"
+                f"  {change.cases} cases, {change.documents} documents"
+            )
+        for one in unchecked:
+            typer.echo(f"{'-':<8} {one.metric:<22} not compared: {one.reason}")
+    if dropped:
+        raise typer.Exit(1)
