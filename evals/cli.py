@@ -539,3 +539,41 @@ def gate_command(
             typer.echo(f"{'-':<8} {one.metric:<22} not compared: {one.reason}")
     if dropped:
         raise typer.Exit(1)
+
+
+@app.command("report", short_help="Show a run, and what it got wrong, in one HTML file.")
+def report_command(
+    ctx: typer.Context,
+    run: RunFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the report is written.")] = Path(
+        "report.html"
+    ),
+    compare: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="An earlier run of the same cases.")
+    ] = None,
+    misses: Annotated[int, typer.Option(min=0, help="Most misses that are shown.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run in one HTML file that needs nothing else: tables, plots, and the cases that went
+    wrong with their pages.
+
+    Page images are from the data folder, which may be in use; --data-dir names another.
+
+    \b
+    pageglass eval report run.json --compare old.json --out report.html
+    """
+    settings = _begin(ctx, as_json, here=True)
+    from api.printing import one_line, print_json
+    from evals.report import Pages, check_target, write_report
+    from evals.runs import read_run
+
+    check_target(out)
+    recorded = read_run(run)
+    other = None if compare is None else read_run(compare)
+    with Pages(settings.data_dir) as pages:
+        shown = write_report(recorded, out, pages=pages, other=other, misses=misses)
+    size = out.stat().st_size
+    if as_json:
+        print_json({"file": str(out), "bytes": size, "misses": shown})
+    else:
+        typer.echo(one_line(f"{out}: {size / 1e6:.1f} MB, {shown} misses shown"))
