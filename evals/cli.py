@@ -303,7 +303,15 @@ def probes_command(
     with Services(settings, command="eval probes") as services:
         opened = open_cases(services, cases, collection=collection, scope=scope)
         run = opened.run if earlier is None else join(earlier, opened.run)
-        made = make_probes(services, opened.cases, opened.ids, scope=scope, seed=seed, limit=limit)
+        made = make_probes(
+            services,
+            opened.cases,
+            opened.ids,
+            scope=scope,
+            collection=collection,
+            seed=seed,
+            limit=limit,
+        )
         with _progress("asking", len(made.probes), as_json) as moved:
             outcomes = ask_probes(services, made.probes, told=moved)
     write_run(run.model_copy(update={"probes": tuple(outcomes)}), out)

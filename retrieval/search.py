@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -62,6 +63,14 @@ class Searcher:
     def reranks(self) -> bool:
         """Whether there is a reranking model."""
         return self._reranker is not None
+
+    def under(self, settings: SearchSettings, *, pages: PageStore | None = None) -> Searcher:
+        """The same models and indexes, searched and fused by other settings; ``pages``, if given,
+        is where pages are looked up instead."""
+        other = copy.copy(self)
+        other._settings = settings
+        other._pages = pages or self._pages
+        return other
 
     def search(
         self,

@@ -44,6 +44,7 @@ Misbehaviour = Literal[
     "wrong_page",  # every citation is of page 99
     "invented_quote",  # every quote is of words that stand on no page
     "wrong_types",  # every value is a list
+    "first_is_better",  # of two answers, whatever they say
     "echo",  # the model's text is the prompt
     "no_json_schema",  # 400 to response_format
     "short_context",  # 400 to prompts of more than server.context words and images
@@ -55,6 +56,8 @@ Misbehaviour = Literal[
 _PAGE = re.compile(r"<page\s+number=\"?(\d+)\"?[^>]*>(.*?)</page>", re.DOTALL | re.IGNORECASE)
 _SCHEMA = re.compile(r"<schema>(.*?)</schema>", re.DOTALL)
 _QUESTION = re.compile(r"<question>(.*?)</question>", re.DOTALL | re.IGNORECASE)
+_REFERENCE = re.compile(r"<reference>(.*?)</reference>", re.DOTALL)
+_JUDGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _SMALL = frozenset("a an and are at by did do does for from how in is it of on or that the to was"
                    " what when where which who why will with".split())  # fmt: skip
 _YES = {"Yes": 0.6, " yes": 0.3, "YES": 0.1}
@@ -310,6 +313,8 @@ def _answer(body: dict[str, Any], server: OpenAIServer) -> tuple[list[str], str]
         lines = [line for _, content in _PAGE.findall(text) for line in content.splitlines()]
         values = _values(json.loads(schemas[-1]), [[line, line] for line in lines])
         said = _json(_misread(values, server), server)
+    elif references := _REFERENCE.findall(_data(body)):
+        said = _json(_verdict(references[-1], _JUDGED.findall(_data(body)), server), server)
     else:
         page, sentence = _best_sentence(text)
         said = sentence or "I do not know."
@@ -327,6 +332,24 @@ def _answer(body: dict[str, Any], server: OpenAIServer) -> tuple[list[str], str]
 def _json(value: Any, server: OpenAIServer) -> str:
     said = json.dumps(value)
     return said[: len(said) // 2] if server._takes("broken_json") else said
+
+
+def _data(body: dict[str, Any]) -> str:
+    """What the user's messages say: a system message may speak of the marks."""
+    messages = [message for message in body["messages"] if message["role"] == "user"]
+    return "\n".join(_texts({"messages": messages}))
+
+
+def _verdict(reference: str, answers: list[str], server: OpenAIServer) -> dict[str, Any]:
+    wanted = _words(reference)
+    shares = [len(wanted & _words(answer)) / max(1, len(wanted)) for answer in answers]
+    reason = f"it has {max(shares):.0%} of the reference's words"
+    if len(shares) == 1:
+        verdict: Any = "perhaps" if server._takes("wrong_types") else shares[0] == 1
+        return {"reason": reason, "correct": verdict}
+    if server._takes("first_is_better") or shares[0] > shares[1]:
+        return {"reason": reason, "better": "A"}
+    return {"reason": reason, "better": "B" if shares[1] > shares[0] else "tie"}
 
 
 def _values(schema: dict[str, Any], lines: list[list[str]]) -> dict[str, Any]:

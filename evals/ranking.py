@@ -1,0 +1,272 @@
+"""How good a run's rankings are: metrics, intervals by document, comparisons, one ablation table.
+
+Metrics are ir_measures' (MacAvaney et al., ECIR 2022), which asks pytrec_eval; all are 0..1:
+
+``hit@k``           Success@k: 1 where any gold page is among the first k
+``page-recall@k``   R@k: the share of gold pages among the first k
+``mrr``             RR: 1 / rank of the first gold page in what a run keeps of a ranking, else 0
+``ndcg@k``          nDCG@k with gains 0 and 1 (Järvelin, Kekäläinen 2002)
+
+Intervals are a cluster bootstrap (Field, Welsh 2007): documents are drawn with replacement, each
+with all its cases, since cases of a document stand and fall together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evals.answers import answer_format
+from evals.runs import SEARCH, Outcome, PageKey, Run, RunError
+from pageglass.errors import MissingExtra
+
+try:
+    import ir_measures
+    from scipy.stats import bootstrap
+except ImportError:
+    raise MissingExtra(
+        "ir_measures and scipy are not installed: run pip install -e '.[evals]' -c constraints.txt"
+        " in Pageglass's folder"
+    ) from None
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+_SEED = 0
+
+_LENGTHS = (20, 50, 100, 250)
+"""Documents up to so many pages are a group."""
+
+
+# Metrics
+
+
+def names(k: int) -> tuple[str, ...]:
+    """The metrics at a cut-off, in the order in which they are printed."""
+    return f"hit@{k}", f"page-recall@{k}", "mrr", f"ndcg@{k}"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseScores:
+    """A case's metrics by name, each 0..1, and the document it is about."""
+
+    id: str
+    document: str
+    scores: Mapping[str, float]
+
+
+def score_cases(outcomes: Iterable[Outcome], k: int, ranking: str = SEARCH) -> list[CaseScores]:
+    """Each case's metrics for one of its rankings; one that it does not have found nothing. Cases
+    whose ranking cannot be right or wrong (``Outcome.scored``) are left out."""
+    scored = [outcome for outcome in outcomes if outcome.scored]
+    found = score_rankings(
+        [(outcome.rankings.get(ranking, ()), outcome.gold_pages) for outcome in scored], k
+    )
+    return [
+        CaseScores(outcome.case.id, outcome.case.document, scores)
+        for outcome, scores in zip(scored, found, strict=True)
+    ]
+
+
+def score_rankings(
+    rankings: Sequence[tuple[Sequence[PageKey], Iterable[PageKey]]], k: int
+) -> list[dict[str, float]]:
+    """The metrics of each ranking (best first, free of repeats), given its gold pages (at least
+    one), in the order given."""
+    measures = dict(
+        zip(
+            (
+                ir_measures.Success @ k,
+                ir_measures.R @ k,
+                ir_measures.RR,
+                ir_measures.nDCG @ k,
+            ),
+            names(k),
+            strict=True,
+        )
+    )
+    # A question's id is its place here, since ids of cases may be those of other runs' cases.
+    qrels = [
+        ir_measures.Qrel(str(n), _document_id(page), 1)
+        for n, (_, gold) in enumerate(rankings)
+        for page in gold
+    ]
+    # Ties would be broken by the pages' names: a rank's score is a number of its own.
+    run = [
+        ir_measures.ScoredDoc(str(n), _document_id(page), float(-rank))
+        for n, (ranking, _) in enumerate(rankings)
+        for rank, page in enumerate(ranking)
+    ]
+    found: list[dict[str, float]] = [dict.fromkeys(names(k), 0.0) for _ in rankings]
+    if run:
+        for metric in ir_measures.iter_calc(list(measures), qrels, run):
+            found[int(metric.query_id)][measures[metric.measure]] = float(metric.value)
+    return found
+
+
+def _document_id(page: PageKey) -> str:
+    document, number = page
+    return f"{document}/{number}"
+
+
+# Means and intervals
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The mean of values of ``cases`` cases of ``documents`` documents, with the ends of its 95 %
+    interval: None where there are fewer than two documents, which tell nothing of others."""
+
+    value: float
+    low: float | None
+    high: float | None
+    cases: int
+    documents: int
+
+
+def mean_by_document(values: Iterable[tuple[str, float]]) -> Mean | None:
+    """The mean of (document, value) pairs with its interval; None of none."""
+    sums: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    for document, value in values:
+        sums[document] = sums.get(document, 0.0) + value
+        counts[document] += 1
+    if not counts:
+        return None
+    cases = counts.total()
+    mean = sum(sums.values()) / cases
+    if len(sums) < 2:
+        return Mean(mean, None, None, cases, len(sums))
+    interval = bootstrap(
+        (np.array(list(sums.values())), np.array([counts[document] for document in sums])),
+        _ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    # Where hardly a document differs from the others, no draw may be on one side of the mean.
+    low, high = min(float(interval.low), mean), max(float(interval.high), mean)
+    return Mean(mean, low, high, cases, len(sums))
+
+
+def _ratio(sums: Any, counts: Any, axis: int = -1) -> Any:
+    return sums.sum(axis=axis) / counts.sum(axis=axis)
+
+
+Row = Mapping[str, Mean]
+"""A mean for each metric."""
+
+
+def row(scored: Sequence[CaseScores]) -> Row:
+    """The mean of every metric over cases; empty of none."""
+    metrics = scored[0].scores if scored else ()
+    means = {
+        name: mean_by_document((c.document, c.scores[name]) for c in scored) for name in metrics
+    }
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+# Comparisons
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of the same cases in two rankings: the means, the mean difference ``second`` -
+    ``first`` with its interval by document (None: fewer than two documents), and how many of the
+    cases the second did better, worse and equally well."""
+
+    metric: str
+    first: float
+    second: float
+    difference: float
+    low: float | None
+    high: float | None
+    wins: int
+    losses: int
+    ties: int
+    documents: int
+
+    @property
+    def cases(self) -> int:
+        """On how many cases it rests."""
+        return self.wins + self.losses + self.ties
+
+    @property
+    def sure(self) -> bool:
+        """Whether the whole interval lies on one side of nought."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """Ids of cases that are in one of two runs only, or whose question, gold pages or
+    answerability differ (``changed``): none of them is compared."""
+
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def compare(a: Run, b: Run, k: int | None = None, *, ranking: str = SEARCH) -> list[Difference]:
+    """How each metric differs from ``a`` to ``b``, case by case, on the cases that both have with
+    the same question; ``k`` is the first run's unless given. RunError where there is no such case
+    with gold pages, or the scopes differ."""
+    if a.scope != b.scope:
+        raise RunError(f"the runs cannot be compared: scope {a.scope} and scope {b.scope}")
+    k = k or a.k
+    unpaired = set(unpaired_cases(a, b).changed)
+    first = {scores.id: scores for scores in score_cases(a.outcomes, k, ranking)}
+    second = {scores.id: scores for scores in score_cases(b.outcomes, k, ranking)}
+    both = [id for id in first if id in second and id not in unpaired]
+    if not both:
+        raise RunError("the runs cannot be compared: no case with gold pages is in both")
+    return differences([(first[id], second[id]) for id in both])
+
+
+def unpaired_cases(a: Run, b: Run) -> Unpaired:
+    """The cases of two runs that have no like in the other."""
+    first = {outcome.case.id: outcome for outcome in a.outcomes}
+    second = {outcome.case.id: outcome for outcome in b.outcomes}
+    return Unpaired(
+        only_first=tuple(id for id in first if id not in second),
+        only_second=tuple(id for id in second if id not in first),
+        changed=tuple(
+            id for id in first if id in second and _asked(first[id]) != _asked(second[id])
+        ),
+    )
+
+
+def _asked(outcome: Outcome) -> tuple[object, ...]:
+    case = outcome.case
+    return case.question, case.document, frozenset(case.pages), case.answerable
+
+
+def differences(pairs: Sequence[tuple[CaseScores, CaseScores]]) -> list[Difference]:
+    """Every metric of pairs of the same case; none of no pairs."""
+    found: list[Difference] = []
+    for metric in pairs[0][0].scores if pairs else ():
+        moved = [(a.document, b.scores[metric] - a.scores[metric]) for a, b in pairs]
+        mean = mean_by_document(moved)
+        assert mean is not None
+        signs = Counter((change > 0) - (change < 0) for _, change in moved)
+        found.append(
+            Difference(
+                metric=metric,
+                first=sum(a.scores[metric] for a, _ in pairs) / len(pairs),
+                second=sum(b.scores[metric] for _, b in pairs) / len(pairs),
+                difference=mean.value,
+                low=mean.low,
+                high=mean.high,
+                wins=signs[1],
+                losses=signs[-1],
+                ties=signs[0],
+                documents=mean.documents,
+            )
+        )
+    return found
