@@ -533,7 +533,7 @@ def gate_command(
         raise typer.Exit(2) from None
     dropped = [change for change in changes if change.dropped]
     if as_json:
-        rows = [asdict(c) | {"gain": c.gain, "dropped": c.dropped} for c in changes]
+        rows = [asdict(change) | {"dropped": change.dropped} for change in changes]
         print_json({"changes": rows, "unchecked": [asdict(one) for one in unchecked]})
     else:
         for change in changes:

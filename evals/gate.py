@@ -1,9 +1,8 @@
 """`pageglass eval gate`: did a metric drop by more than its noise?
 
-Two runs over the same cases are compared case by case, so that what makes a case hard or easy
-cancels out. A metric has dropped where the whole 95 % interval of the mean difference lies on the
-worse side of nought. The interval is a bootstrap by document (evals.answers.interval): cases of a
-document stand and fall together.
+Two runs over the same cases are compared case by case (evals.ranking), so that what makes a case
+hard or easy cancels out. A metric has dropped where the whole 95 % interval of the mean difference,
+by document, lies on the worse side of nought.
 """
 
 from __future__ import annotations
@@ -11,65 +10,51 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evals import answers, metrics
-from evals.answers import interval
-from evals.runs import SEARCH, Outcome, Run, RunError
+from evals import answers, ranking
+from evals.ranking import CaseScores, Difference
+from evals.runs import Outcome, Run, RunError
 from pageglass.errors import UsageError
-
-Values = Callable[[Outcome, int], float | None]
-"""A case's value, 0..1, at a cut-off; None where the metric says nothing of it."""
 
 LOWER_IS_BETTER = frozenset({"declined_answerable"})
 
+RANKING = ("hit", "page-recall", "mrr", "ndcg")
+"""Metrics of the ranking that users get, at the runs' cut-off."""
 
-def _ranked(score: Callable[[Sequence[object], frozenset[object], int], float]) -> Values:
-    def value(outcome: Outcome, k: int) -> float | None:
-        if not outcome.scored:
-            return None
-        return score(outcome.rankings.get(SEARCH, ()), outcome.gold_pages, k)
-
-    return value
-
-
-METRICS: Mapping[str, Values] = {
-    "hit": _ranked(metrics.hit),
-    "page_recall": _ranked(metrics.recall),
-    "mrr": _ranked(lambda ranking, gold, _: metrics.reciprocal_rank(ranking, gold)),
-    "ndcg": _ranked(metrics.ndcg),
-    "match": lambda outcome, _: answers.match(outcome),
-    "contains": lambda outcome, _: answers.contains(outcome),
-    "f1": lambda outcome, _: answers.f1(outcome),
-    "judged": lambda outcome, _: answers.judged(outcome),
-    "citation_precision": lambda outcome, _: answers.citation_precision(outcome),
-    "citation_recall": lambda outcome, _: answers.citation_recall(outcome),
-    "declined_unanswerable": lambda outcome, _: answers.declined_rightly(outcome),
-    "declined_answerable": lambda outcome, _: answers.declined_falsely(outcome),
+ANSWERS: Mapping[str, Callable[[Outcome], float | None]] = {
+    "match": answers.match,
+    "contains": answers.contains,
+    "f1": answers.f1,
+    "judged": answers.judged,
+    "citation_precision": answers.citation_precision,
+    "citation_recall": answers.citation_recall,
+    "declined_unanswerable": answers.declined_rightly,
+    "declined_answerable": answers.declined_falsely,
 }
-"""Those of rankings are of the ranking that users get, at the runs' cut-off."""
+"""Figures of answers: a case's value, 0..1, or None where the figure says nothing of it. Verified
+quotes are not among them: they count citations, of which two runs need not have the same."""
 
-DEFAULT = ("hit", "page_recall", "ndcg", "judged", "declined_unanswerable", "declined_answerable")
-"""What is compared where no metric is named, as far as the runs have it."""
+METRICS = (*RANKING, *ANSWERS)
+
+DEFAULT = ("hit", "page-recall", "ndcg", "judged", "declined_unanswerable", "declined_answerable")
+"""What is compared where no metric is named, as far as the baseline has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a metric moved: its means over the ``cases`` that both runs have a value for, in
-    ``documents``, and the 95 % interval of the mean difference. Positive is better, for metrics
-    that should be low, too."""
+    """How a metric moved from a baseline to a run, on the cases that both have a value for.
+
+    ``gain`` is the mean difference and ``low`` and ``high`` the ends of its 95 % interval; positive
+    is better, for metrics that should be low, too.
+    """
 
     metric: str
     old: float
     new: float
+    gain: float
     low: float
     high: float
     cases: int
     documents: int
-
-    @property
-    def gain(self) -> float:
-        """The mean difference, positive where the new run is better."""
-        gain = self.new - self.old
-        return -gain if self.metric in LOWER_IS_BETTER else gain
 
     @property
     def dropped(self) -> bool:
@@ -79,7 +64,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """A metric that could not be compared, and why."""
+    """A metric that was not compared, and why."""
 
     metric: str
     reason: str
@@ -92,32 +77,33 @@ def gate(
     baseline has.
 
     UsageError where a name is unknown. RunError where the runs are not of the same cases asked in
-    the same way, where a metric that is ``wanted`` is in neither, or where the run lacks one that
-    the baseline has: what cannot be compared has not passed.
+    the same way, where one that is ``wanted`` is not in the baseline, where the run lacks one that
+    the baseline has, or where all cases are of one document: what cannot be compared has not
+    passed.
     """
-    unknown = [name for name in wanted if name not in METRICS]
-    if unknown:
+    plain = [name.removesuffix(f"@{run.k}") for name in wanted]
+    if unknown := [name for name in plain if name not in METRICS]:
         raise UsageError(f"no metric {unknown[0]}: there are {', '.join(METRICS)}")
     check_comparable(run, baseline)
-    old = {outcome.case.id: outcome for outcome in baseline.outcomes}
     changes: list[Change] = []
     unchecked: list[Unchecked] = []
-    for name in dict.fromkeys(wanted or DEFAULT):
-        values = METRICS[name]
-        before = {id: values(outcome, baseline.k) for id, outcome in old.items()}
-        after = {outcome.case.id: values(outcome, run.k) for outcome in run.outcomes}
-        change = _change(name, before, after, {id: old[id].case.document for id in old})
-        if change is not None:
-            changes.append(change)
-            continue
-        there = any(value is not None for value in before.values())
-        reason = "the run has no value for it" if there else "the baseline has no value for it"
-        if there or wanted:
-            raise RunError(f"{name} cannot be compared: {reason}")
-        unchecked.append(Unchecked(name, reason))
+    for name in dict.fromkeys(plain or DEFAULT):
+        old, new = _scores(baseline, name), _scores(run, name)
+        if pairs := [(old[id], new[id]) for id in old if id in new]:
+            changes.extend(_change(name, found) for found in ranking.differences(pairs))
+        elif old or wanted:
+            where = "run" if old else "baseline"
+            raise RunError(f"{name} cannot be compared: the {where} has no value for it")
+        else:
+            unchecked.append(Unchecked(name, "the baseline has no value for it"))
     if not changes:
         raise RunError("nothing can be compared: no case of the baseline has a gold page or answer")
     return changes, unchecked
+
+
+def in_both(run: Run, other: Run) -> list[str]:
+    """The metrics that can be compared."""
+    return [name for name in METRICS if _scores(run, name).keys() & _scores(other, name).keys()]
 
 
 def check_comparable(run: Run, baseline: Run) -> None:
@@ -126,19 +112,20 @@ def check_comparable(run: Run, baseline: Run) -> None:
     for what, new, old in (("scope", run.scope, baseline.scope), ("k", run.k, baseline.k)):
         if new != old:
             raise RunError(f"the runs differ in {what}: {new} and, in the baseline, {old}")
-    ours = {outcome.case.id: outcome.case for outcome in run.outcomes}
-    theirs = {outcome.case.id: outcome.case for outcome in baseline.outcomes}
-    if not ours.keys() & theirs.keys():
+    unpaired = ranking.unpaired_cases(run, baseline)
+    only, missing = unpaired.only_first, unpaired.only_second
+    if len(only) == len(run.outcomes) or len(missing) == len(baseline.outcomes):
         raise RunError("the runs have no case in common: make the baseline again with these cases")
-    if ours.keys() != theirs.keys():
-        only, missing = sorted(ours.keys() - theirs.keys()), sorted(theirs.keys() - ours.keys())
-        name = (missing or only)[0]
+    if only or missing:
         raise RunError(
             f"the runs are of different cases: {len(missing)} of the baseline's are not in the run"
-            f" and {len(only)} of the run's not in the baseline, such as {name!r}: see what was"
-            " excluded, or make the baseline again"
+            f" and {len(only)} of the run's not in the baseline, such as {(missing or only)[0]!r}:"
+            " see what was excluded, or make the baseline again"
         )
-    changed = [id for id, case in ours.items() if case != theirs[id]]
+    gold = {outcome.case.id: outcome.case.answer for outcome in baseline.outcomes}
+    changed = unpaired.changed or [
+        outcome.case.id for outcome in run.outcomes if outcome.case.answer != gold[outcome.case.id]
+    ]
     if changed:
         raise RunError(
             f"{len(changed)} cases were changed since the baseline, such as {changed[0]!r}: make"
@@ -146,24 +133,39 @@ def check_comparable(run: Run, baseline: Run) -> None:
         )
 
 
-def _change(
-    name: str,
-    before: Mapping[str, float | None],
-    after: Mapping[str, float | None],
-    document: Mapping[str, str],
-) -> Change | None:
-    sign = -1 if name in LOWER_IS_BETTER else 1
-    olds: list[float] = []
-    news: list[float] = []
-    gains: dict[str, list[float]] = {}
-    for id, old in before.items():
-        new = after[id]
-        if old is not None and new is not None:
-            olds.append(old)
-            news.append(new)
-            gains.setdefault(document[id], []).append(sign * (new - old))
-    if not olds:
-        return None
-    low, high = interval(gains)
-    count = len(olds)
-    return Change(name, sum(olds) / count, sum(news) / count, low, high, count, len(gains))
+def _scores(run: Run, metric: str) -> dict[str, CaseScores]:
+    """The cases that a metric says something of, by id, each with this one score."""
+    if figure := ANSWERS.get(metric):
+        values = ((o.case, figure(o)) for o in run.outcomes)
+        return {
+            case.id: CaseScores(case.id, case.document, {metric: value})
+            for case, value in values
+            if value is not None
+        }
+    full = ranking.names(run.k)[RANKING.index(metric)]
+    return {
+        scored.id: CaseScores(scored.id, scored.document, {full: scored.scores[full]})
+        for scored in ranking.score_cases(run.outcomes, run.k)
+    }
+
+
+def _change(name: str, found: Difference) -> Change:
+    if found.low is None or found.high is None:
+        raise RunError(
+            f"{name} cannot be compared: all its cases are of one document, which tells nothing of"
+            " the noise"
+        )
+    low, high, gain = found.low, found.high, found.difference
+    if name in LOWER_IS_BETTER:
+        # Nought minus x, since minus nought is printed with its sign.
+        low, high, gain = 0 - high, 0 - low, 0 - gain
+    return Change(
+        metric=found.metric,
+        old=found.first,
+        new=found.second,
+        gain=gain,
+        low=low,
+        high=high,
+        cases=found.cases,
+        documents=found.documents,
+    )

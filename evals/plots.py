@@ -58,6 +58,7 @@ _STYLE: dict[RcKeyType, Any] = {
     "legend.fontsize": 9,
     "font.size": 9,
     "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "butt",
 }
 _WIDTH = 5.6
 _LONGEST_LABEL = 34
@@ -65,12 +66,12 @@ _LONGEST_LABEL = 34
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with the ends of its interval, each 0..1, and what it is of."""
+    """A value with the ends of its interval, each 0..1, where it has one, and what it is of."""
 
     label: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     cases: int
 
 
@@ -90,7 +91,8 @@ def intervals(rows: Sequence[Interval], *, name: str, label: str) -> str:
 
     def draw(axes: Axes) -> None:
         for y, row in enumerate(reversed(rows)):
-            axes.plot([row.low, row.high], [y, y], color=_ONE, linewidth=5, alpha=0.25)
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [y, y], color=_ONE, linewidth=5, alpha=0.25)
             axes.plot([row.value], [y], "o", color=_ONE, markersize=6)
         axes.set_yticks(
             range(len(rows)), [f"{_short(row.label)} ({row.cases})" for row in reversed(rows)]
@@ -206,13 +208,13 @@ def _mark(axes: Axes, threshold: float | None) -> None:
     if threshold is None:
         return
     axes.axvline(threshold, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    left = threshold < 0.7
     axes.annotate(
         f"threshold {threshold:.2g}",
-        (threshold, 0.03),
-        xytext=(5 if left else -5, 0),
+        (threshold, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 3),
         textcoords="offset points",
-        ha="left" if left else "right",
+        ha="left" if threshold < 0.15 else "right" if threshold > 0.85 else "center",
         color=_INK,
     )
 

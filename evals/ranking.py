@@ -14,13 +14,12 @@ with all its cases, since cases of a document stand and fall together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from evals.answers import answer_format
 from evals.runs import SEARCH, Outcome, PageKey, Run, RunError
 from pageglass.errors import MissingExtra
 

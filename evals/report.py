@@ -11,16 +11,17 @@ import io
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from api.printing import one_line, printable
-from evals import answers, plots
+from evals import answers, plots, ranking
 from evals.answers import FIGURES, Mean, answer_contained, answer_matches, mean_of
 from evals.calibrate import Rate
-from evals.gate import METRICS, Change, check_comparable, gate
-from evals.runs import SEARCH, AnswerRecord, Outcome, PageKey, Run
+from evals.gate import Change, check_comparable, gate, in_both
+from evals.ranking import CaseScores
+from evals.runs import SEARCH, AnswerRecord, Outcome, PageKey, Run, RunError
 from generate.citations import verify
 from ingest.catalog import Catalog
 from ingest.database import Database
@@ -38,15 +39,15 @@ except ImportError:
         " folder"
     ) from None
 
-_SIDE = 720
+_SIDE = 1000
 """Longest side of a page's image in the report, in pixels: body text of an A4 page is legible."""
-_QUALITY = 62
+_QUALITY = 58
 _MAX_IMAGE_BYTES = 24_000_000
 """Of all images together, so that the file opens on a phone; what is over is left out and said."""
 _GOLD_SHOWN, _FOUND_SHOWN = 2, 3
 _BINS = 10
 _LONGEST_TEXT = 1200
-_LENGTHS = ((10, "1 to 10 pages"), (50, "11 to 50 pages"), (10**9, "more than 50 pages"))
+_LENGTHS = ((20, "up to 20 pages"), (100, "21 to 100 pages"), (math.inf, "more than 100 pages"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +236,9 @@ def _cause(outcome: Outcome, k: int) -> str | None:
     if not outcome.case.answerable:
         wrong = answer is not None and not answer.declined
         return "answered, though there is no answer" if wrong else None
-    ranking = outcome.rankings.get(SEARCH, ())
-    if outcome.scored and not outcome.gold_pages & set(ranking[:k]):
-        return f"not among the first {k} pages"
+    found = outcome.rankings.get(SEARCH, ())
+    if outcome.scored and not outcome.gold_pages & set(found[:k]):
+        return f"not among the first {_count(k, 'page')}" if k > 1 else "not the first page"
     if answer is None:
         return None
     if answer.declined:
@@ -292,8 +293,8 @@ def threshold_of(run: Run) -> float | None:
 def _miss(number: int, run: Run, outcome: Outcome, cause: str, pages: Pages) -> Miss:
     answer = outcome.answer
     id = f"miss-{number + 1}"
-    ranking = outcome.rankings.get(SEARCH, ())
-    ranks = {page: rank for rank, page in enumerate(ranking, start=1)}
+    found = outcome.rankings.get(SEARCH, ())
+    ranks = {page: rank for rank, page in enumerate(found, start=1)}
     quotes: dict[PageKey, list[str]] = {}
     if answer is not None:
         for citation in answer.citations:
@@ -339,7 +340,7 @@ def _miss(number: int, run: Run, outcome: Outcome, cause: str, pages: Pages) -> 
         status=_status(answer),
         judged=judged,
         gold=tuple(show(key, gold=True, n=n) for n, key in enumerate(gold[:_GOLD_SHOWN])),
-        found=tuple(show(key, gold=False, n=n) for n, key in enumerate(ranking[:_FOUND_SHOWN])),
+        found=tuple(show(key, gold=False, n=n) for n, key in enumerate(found[:_FOUND_SHOWN])),
         more_gold=max(0, len(gold) - _GOLD_SHOWN),
     )
 
@@ -369,10 +370,9 @@ def _text(text: str) -> str:
 
 def _tiles(run: Run) -> list[tuple[str, Cell]]:
     """The figures at the top."""
-    tiles = [
-        (f"hit@{run.k}", _ranking(run, run.outcomes, "hit")),
-        (f"page recall@{run.k}", _ranking(run, run.outcomes, "page_recall")),
-    ]
+    ranked = ranking.row(ranking.score_cases(run.outcomes, run.k))
+    searched = [(_title(name), _scored(ranked[name])) for name in [*ranked][:2]]
+    tiles: list[tuple[str, Mean]] = []
     for figure, name in (
         ("judged", "answers judged right"),
         ("contains", "quotes hold the answer"),
@@ -385,7 +385,7 @@ def _tiles(run: Run) -> list[tuple[str, Cell]]:
         ("unanswerable declined", _mean(FIGURES["declined_unanswerable"], run.outcomes)),
         ("answerable declined", _mean(FIGURES["declined_answerable"], run.outcomes)),
     ]
-    return [(name, _cell(mean)) for name, mean in tiles if mean.n]
+    return searched + [(name, _cell(mean)) for name, mean in tiles if mean.n]
 
 
 def _facts(run: Run, other: Run | None) -> list[tuple[str, str]]:
@@ -419,12 +419,21 @@ def _notes(run: Run, not_shown: int, left_out: int) -> list[tuple[str, list[str]
         for note in (*outcome.notes, *(outcome.answer.notes if outcome.answer else ()))
     )
     notes = [
-        (f"{len(run.excluded)} cases could not be used", list(run.excluded)),
-        (f"{len(run.failed_documents)} documents failed", list(run.failed_documents)),
-        (f"{len(unjudged)} answers were not judged: they are not scored", unjudged),
-        ("Not all went as asked", [f"{count} times: {note}" for note, count in noted.items()]),
-        (f"{not_shown} further misses are not shown (--misses)", [""] * (not_shown > 0)),
-        (f"{left_out} page images are left out, to bound the file's size", [""] * (left_out > 0)),
+        (f"{_count(len(run.excluded), 'case')} could not be used", list(run.excluded)),
+        (
+            f"{_count(len(run.failed_documents), 'document')} could not be indexed",
+            list(run.failed_documents),
+        ),
+        (f"{_count(len(unjudged), 'answer')} not judged, and so not scored", unjudged),
+        (
+            "Not all went as asked",
+            [f"{_count(count, 'time')}: {note}" for note, count in noted.items()],
+        ),
+        (f"{not_shown} more went wrong than are shown (--misses)", [""] * (not_shown > 0)),
+        (
+            f"{_count(left_out, 'page image')} left out, to bound the size of this file",
+            [""] * (left_out > 0),
+        ),
     ]
     return [(title, [one_line(line) for line in lines if line]) for title, lines in notes if lines]
 
@@ -442,22 +451,20 @@ def _sections(
 
 
 def _comparison(run: Run, other: Run) -> Section:
-    there = [
-        name
-        for name, values in METRICS.items()
-        if all(any(values(o, r.k) is not None for o in r.outcomes) for r in (run, other))
-    ]
-    changes = gate(run, other, there)[0] if there else []
+    try:
+        changes = gate(run, other, in_both(run, other))[0]
+    except RunError as error:
+        return Section("comparison", "Compared with the earlier run", one_line(str(error)))
     return Section(
         "comparison",
         "Compared with the earlier run",
-        "The same cases, one by one. A change counts where its whole 95 % interval lies on one side"
-        " of nought.",
+        "The same cases, one by one. A change counts where its whole 95 % interval, by document,"
+        " lies on one side of nought.",
         grids=(
             Grid(
                 "Change by metric",
                 ("before", "now", "better by", "verdict", "cases"),
-                tuple((_title(c.metric, run.k), _changed(c)) for c in changes),
+                tuple((_title(change.metric), _changed(change)) for change in changes),
             ),
         ),
     )
@@ -475,131 +482,149 @@ def _changed(change: Change) -> tuple[Cell, ...]:
 
 
 def _recall(run: Run) -> Section | None:
-    groups: dict[str, list[Outcome]] = {}
-    scored = run.scored()
+    scored = ranking.score_cases(run.outcomes, run.k)
     if not scored:
         return None
-    for source in sorted({source for outcome in scored for source in outcome.case.sources}):
-        groups[source] = [o for o in scored if source in o.case.sources]
-    by_source = len(groups)
-    facts = {d.name: d for d in run.documents.values()}
-    others: dict[str, Callable[[Outcome], bool]] = {}
-    low = 0
-    for most, name in _LENGTHS:
-        others[name] = lambda o, low=low, most=most: (
-            o.case.document in facts and low < facts[o.case.document].pages <= most
-        )
-        low = most
-    others["mostly scanned"] = lambda o: _scanned(run, o) is True
-    others["mostly with a text layer"] = lambda o: _scanned(run, o) is False
-    for name, within in others.items():
-        if chosen := [o for o in scored if within(o)]:
-            groups[name] = chosen
-    means = {
-        one_line(name): _ranking(run, outcomes, "page_recall") for name, outcomes in groups.items()
+    cases = {outcome.case.id: outcome.case for outcome in run.outcomes}
+    sources = sorted({source for one in scored for source in cases[one.id].sources})
+    groups = {
+        source: [one for one in scored if source in cases[one.id].sources] for source in sources
     }
-    drawn = [
-        plots.Interval(name, m.mean, m.low, m.high, m.n)
-        for name, m in list(means.items())[: by_source or None]
-        if m.mean is not None and m.low is not None and m.high is not None
-    ]
-    label = f"page recall@{run.k}"
-    rows = {"all": scored, **groups}
-    return Section(
+    facts = {document.name: document for document in run.documents.values()}
+    more: dict[str, list[CaseScores]] = {}
+    for one in scored:
+        if (document := facts.get(one.document)) is not None:
+            length = next(name for most, name in _LENGTHS if document.pages <= most)
+            scans = document.scanned * 2 > document.pages
+            more.setdefault(length, []).append(one)
+            more.setdefault("mostly scanned" if scans else "mostly text", []).append(one)
+    order = [*(name for _, name in _LENGTHS), "mostly scanned", "mostly text"]
+    rows = {"all": scored, **groups, **{name: more[name] for name in order if name in more}}
+    return _ranked(
+        run,
         "recall",
         "Recall by kind of evidence",
-        "The share of the pages with the evidence that are among the first"
-        f" {run.k}. Whiskers are 95 % intervals, by document; the number of cases stands beside.",
-        plots=((Markup(plots.intervals(drawn, name="recall", label=label)), label),),  # noqa: S704
-        grids=(
-            Grid(
-                "By kind of evidence, length and kind of document",
-                (*_titles(run.k), "cases"),
-                tuple((one_line(name), _ranked_row(run, of)) for name, of in rows.items()),
-            ),
-        ),
+        f"The share of the pages with the evidence that are among the first {run.k}.",
+        "By kind of evidence, length and kind of document",
+        rows,
+        drawn=sources or ["all"],
     )
 
 
-def _scanned(run: Run, outcome: Outcome) -> bool | None:
-    for facts in run.documents.values():
-        if facts.name == outcome.case.document:
-            return facts.scanned * 2 > facts.pages
-    return None
-
-
-_METRICS = ("hit", "page_recall", "mrr", "ndcg")
-
-
-def _titles(k: int) -> tuple[str, ...]:
-    return tuple(_title(name, k) for name in _METRICS)
-
-
-def _title(metric: str, k: int) -> str:
-    plain = {"mrr": "MRR", "ndcg": f"nDCG@{k}", "f1": "token F1"}
-    at_k = {"hit": f"hit@{k}", "page_recall": f"page recall@{k}"}
-    return plain.get(metric) or at_k.get(metric) or metric.replace("_", " ")
-
-
-def _ranked_row(run: Run, outcomes: Sequence[Outcome], ranking: str = SEARCH) -> tuple[Cell, ...]:
-    means = [_ranking(run, outcomes, metric, ranking) for metric in _METRICS]
-    return (*(_cell(mean) for mean in means), Cell(str(means[0].n)))
-
-
 def _ablation(run: Run) -> Section | None:
-    scored = run.scored()
-    names = list(dict.fromkeys(name for outcome in scored for name in outcome.rankings))
-    names.sort(key=lambda name: (name != SEARCH, name.partition(":")[0], name))
+    names = list(dict.fromkeys(name for o in run.scored() for name in o.rankings))
     if not names:
         return None
-    means = {name: _ranking(run, scored, "page_recall", name) for name in names}
-    drawn = [
-        plots.Interval(name, m.mean, m.low, m.high, m.n)
-        for name, m in means.items()
-        if m.mean is not None and m.low is not None and m.high is not None
-    ]
-    label = f"page recall@{run.k}"
-    return Section(
+    names.sort(key=lambda name: (name != SEARCH, name.partition(":")[0], name))
+    return _ranked(
+        run,
         "ablation",
         "What each part gives",
         "The same questions ranked by each retriever alone, by each way to fuse them, before and"
         " after near-duplicates are grouped, and as users get it (search).",
-        plots=((Markup(plots.intervals(drawn, name="ablation", label=label)), label),),  # noqa: S704
+        "By ranking",
+        {name: ranking.score_cases(run.outcomes, run.k, name) for name in names},
+        drawn=names,
+    )
+
+
+def _ranked(
+    run: Run,
+    id: str,
+    title: str,
+    text: str,
+    caption: str,
+    rows: Mapping[str, Sequence[CaseScores]],
+    *,
+    drawn: Sequence[str],
+) -> Section:
+    """A section on rankings: a table of all rows, and a plot of the recall of some."""
+    means = {name: ranking.row(of) for name, of in rows.items()}
+    metrics = ranking.names(run.k)
+    recall = metrics[1]
+    dots = [
+        plots.Interval(one_line(name), m.value, m.low, m.high, m.cases)
+        for name in drawn
+        if (m := means[name][recall])
+    ]
+    return Section(
+        id,
+        title,
+        f"{text} Intervals are of 95 %, by document; a group of one document has none. The number"
+        " of cases stands beside each name.",
+        plots=(
+            (
+                Markup(plots.intervals(dots, name=id, label=_title(recall))),  # noqa: S704
+                f"{_title(recall)} with its interval",
+            ),
+        ),
         grids=(
             Grid(
-                "By ranking",
-                (*_titles(run.k), "cases"),
-                tuple((one_line(name), _ranked_row(run, scored, name)) for name in names),
+                caption,
+                (*map(_title, metrics), "cases"),
+                tuple(
+                    (
+                        one_line(name),
+                        (*(_scored(row[metric]) for metric in metrics), Cell(str(len(rows[name])))),
+                    )
+                    for name, row in means.items()
+                ),
             ),
         ),
     )
+
+
+def _scored(mean: ranking.Mean) -> Cell:
+    if mean.low is None or mean.high is None:
+        return Cell(f"{mean.value:.3f}", "", mean.value)
+    return Cell(f"{mean.value:.3f}", f"{mean.low:.2f} to {mean.high:.2f}", mean.value)
+
+
+def _title(metric: str) -> str:
+    name, _, k = metric.partition("@")
+    plain = {"mrr": "MRR", "ndcg": "nDCG", "f1": "token F1", "page-recall": "page recall"}
+    return plain.get(name, name.replace("_", " ")) + (f"@{k}" if k else "")
 
 
 def _answers(run: Run) -> Section | None:
     if all(outcome.answer is None for outcome in run.outcomes):
         return None
     tables = answers.answer_tables(run)
-    used = [name for name in FIGURES if tables.overall["all"][name].n]
     rows = {
         **tables.overall,
         **{f"format {name}": row for name, row in tables.by_format.items()},
         **{f"evidence {name}": row for name, row in tables.by_source.items()},
+    }
+    kinds = {
+        "Answers by format and kind of evidence": ("match", "contains", "f1", "judged"),
+        "Citations": ("citation_precision", "citation_recall", "verified_quotes"),
+        "Declined": ("declined_unanswerable", "declined_answerable"),
     }
     return Section(
         "answers",
         "Answers",
         "Match is by the rules of MMLongBench-Doc; contains says whether quotes hold the gold"
         " value; precision and recall of citations are of pages.",
-        grids=(
-            Grid(
-                "Answers by format and kind of evidence",
-                tuple(_title(name, run.k) for name in used),
-                tuple(
-                    (one_line(name), tuple(_cell(row[figure]) for figure in used))
-                    for name, row in rows.items()
-                    if any(row[figure].n for figure in used)
-                ),
-            ),
+        grids=tuple(
+            grid
+            for caption, names in kinds.items()
+            if (grid := _figures(caption, names, rows)).rows
+        ),
+    )
+
+
+def _figures(caption: str, names: Sequence[str], rows: Mapping[str, answers.Row]) -> Grid:
+    used = [name for name in names if any(row[name].n for row in rows.values())]
+    return Grid(
+        caption,
+        (*map(_title, used), "cases"),
+        tuple(
+            (
+                one_line(name),
+                (*(_cell(row[figure]) for figure in used), Cell(str(max(row[f].n for f in used)))),
+            )
+            for name, row in rows.items()
+            if any(row[figure].n for figure in used)
         ),
     )
 
@@ -743,17 +768,6 @@ def _attribution(failed: Sequence[tuple[Outcome, str]]) -> Section | None:
     )
 
 
-def _ranking(run: Run, outcomes: Iterable[Outcome], metric: str, ranking: str = SEARCH) -> Mean:
-    def values(outcome: Outcome) -> Sequence[float]:
-        if ranking not in outcome.rankings:
-            return ()
-        as_search = {SEARCH: outcome.rankings[ranking]}
-        value = METRICS[metric](outcome.model_copy(update={"rankings": as_search}), run.k)
-        return () if value is None else (value,)
-
-    return _mean(values, outcomes)
-
-
 def _mean(values: Callable[[Outcome], Sequence[float]], outcomes: Iterable[Outcome]) -> Mean:
     by_document: dict[str, list[float]] = {}
     for outcome in outcomes:
@@ -762,9 +776,15 @@ def _mean(values: Callable[[Outcome], Sequence[float]], outcomes: Iterable[Outco
 
 
 def _cell(mean: Mean) -> Cell:
-    if mean.mean is None or mean.low is None or mean.high is None:
+    if mean.mean is None:
         return Cell("–")
+    if mean.low is None or mean.high is None:
+        return Cell(f"{mean.mean:.3f}", "", mean.mean)
     return Cell(f"{mean.mean:.3f}", f"{mean.low:.2f} to {mean.high:.2f}", mean.mean)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _quantile(values: Sequence[float], q: float) -> float:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from api.cli import app
-from evals.gate import METRICS, Change, gate
+from evals.gate import ANSWERS, Change, gate
 from evals.runs import Run, RunError, write_run
 from pageglass.errors import UsageError
 from tests.made_runs import Asked, run
@@ -35,12 +35,12 @@ def only(changes: tuple[list[Change], object], metric: str) -> Change:
 
 def test_a_real_drop_fails_and_the_way_back_does_not() -> None:
     old, new = ranked([True] * 40), ranked([False] * 12 + [True] * 28)
-    worse = only(gate(new, old), "page_recall")
+    worse = only(gate(new, old), "page-recall@5")
     assert worse.dropped
     assert (worse.old, worse.new, worse.cases, worse.documents) == (1.0, 0.7, 40, 10)
     assert worse.gain == pytest.approx(-0.3)
     assert worse.low <= worse.gain <= worse.high < 0
-    better = only(gate(old, new), "page_recall")
+    better = only(gate(old, new), "page-recall@5")
     assert not better.dropped
     assert better.low > 0
 
@@ -49,7 +49,7 @@ def test_what_is_within_the_noise_passes() -> None:
     # Three lost, two won: a mean of -1/40.
     old = ranked([False] * 2 + [True] * 38)
     new = ranked([True] * 2 + [False] * 3 + [True] * 35)
-    change = only(gate(new, old), "hit")
+    change = only(gate(new, old), "hit@5")
     assert change.gain < 0
     assert change.low < 0 < change.high
     assert not change.dropped
@@ -60,18 +60,24 @@ def test_cases_of_one_document_count_as_one() -> None:
     old = ranked([True] * 100)
     one = ranked([n % 10 != 0 for n in range(100)], documents=10)
     all_ = ranked([n >= 10 for n in range(100)], documents=10)
-    in_one, in_all = (only(gate(new, old), "hit") for new in (one, all_))
+    in_one, in_all = (only(gate(new, old), "hit@5") for new in (one, all_))
     assert in_one.gain == in_all.gain == pytest.approx(-0.1)
     assert not in_one.dropped
     assert in_all.dropped
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=40))
+@given(st.lists(st.booleans(), min_size=2, max_size=40))
 def test_a_run_never_falls_behind_itself(hits: list[bool]) -> None:
     same = ranked(hits)
     changes, _ = gate(same, same)
     assert changes
     assert all((c.gain, c.low, c.high, c.dropped) == (0, 0, 0, False) for c in changes)
+
+
+def test_one_document_tells_nothing_of_the_noise() -> None:
+    one = ranked([True] * 9, documents=1)
+    with pytest.raises(RunError, match="all its cases are of one document"):
+        gate(one, one)
 
 
 def test_more_false_declines_are_a_drop_and_more_right_ones_are_none() -> None:
@@ -120,12 +126,16 @@ def test_runs_that_cannot_be_compared_are_refused() -> None:
             run({f"c{n}": Asked(f"d{n}.pdf", support=None, gold=(2,)) for n in range(4)}),
             "4 cases were changed since",
         ),
+        (
+            run({f"c{n}": Asked(f"d{n}.pdf", support=None, answer="8") for n in range(4)}),
+            "4 cases were changed since",
+        ),
     ):
         with pytest.raises(RunError, match=message):
             gate(both, other)
     with pytest.raises(RunError, match="1 of the baseline's are not in the run"):
         gate(ranked([True] * 3), both)
-    with pytest.raises(UsageError, match="no metric recall: there are hit, page_recall"):
+    with pytest.raises(UsageError, match="no metric recall: there are hit, page-recall"):
         gate(both, both, ["recall"])
     nothing = run({"a": Asked("d.pdf", answerable=False, support=None)})
     with pytest.raises(RunError, match="nothing can be compared"):
@@ -145,7 +155,7 @@ def test_exit_codes_tell_a_drop_from_what_cannot_be_compared(tmp_path: Path) -> 
     assert failed.exit_code == 1
     lines = failed.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [
-        *(["DROPPED", name] for name in ("hit", "page_recall", "ndcg")),
+        *(["DROPPED", name] for name in ("hit@5", "page-recall@5", "ndcg@5")),
         *(["-", name] for name in ("judged", "declined_unanswerable", "declined_answerable")),
     ]
     assert "1.000 -> 0.700  -0.300 [-0." in lines[0]
@@ -153,7 +163,7 @@ def test_exit_codes_tell_a_drop_from_what_cannot_be_compared(tmp_path: Path) -> 
     named = gated(new, "--baseline", old, "--metric", "mrr", "--metric", "hit", "--json")
     assert named.exit_code == 1
     rows = json.loads(named.stdout)["changes"]
-    assert [(row["metric"], row["dropped"]) for row in rows] == [("mrr", True), ("hit", True)]
+    assert [(row["metric"], row["dropped"]) for row in rows] == [("mrr", True), ("hit@5", True)]
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     for args, message in (
@@ -173,4 +183,4 @@ def test_every_figure_of_a_whole_answer_can_be_gated() -> None:
     from evals.answers import FIGURES
 
     # Verified quotes count citations, of which two runs need not have the same.
-    assert {*FIGURES} - {"verified_quotes"} <= METRICS.keys()
+    assert {*FIGURES} - {"verified_quotes"} == ANSWERS.keys()
