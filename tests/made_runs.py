@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from evals.cases import Case
@@ -33,6 +33,7 @@ class Asked:
     answerable: bool = True
     text: str = "In hall 7."
     answer: str | None = "hall 7"
+    quote: str = "pump"
     question: str = "In which hall does the pump stand?"
     sources: tuple[str, ...] = ("Text",)
     declined: bool = False
@@ -40,11 +41,11 @@ class Asked:
     seconds: float = 0.2
 
 
-def outcome(id: str, asked: Asked) -> Outcome:
-    """The outcome of a case that went so."""
+def outcome(id: str, asked: Asked, ids: Mapping[str, str]) -> Outcome:
+    """The outcome of a case that went so; ``ids`` are documents' by name."""
 
     def pages(numbers: Sequence[int]) -> tuple[PageKey, ...]:
-        return tuple((f"id-{asked.document}", number) for number in numbers)
+        return tuple((ids[asked.document], number) for number in numbers)
 
     gold = asked.gold if asked.answerable else ()
     record = None
@@ -55,7 +56,7 @@ def outcome(id: str, asked: Asked) -> Outcome:
             else asked.text,
             status="not_found" if asked.declined else "answered",
             citations=tuple(
-                CitationRecord(page=page, quote="pump", verified=True)
+                CitationRecord(page=page, quote=asked.quote, verified=True)
                 for page in (() if asked.declined else pages(asked.cited))
             ),
             support=asked.support,
@@ -96,9 +97,12 @@ def outcome(id: str, asked: Asked) -> Outcome:
     )
 
 
-def run(cases: dict[str, Asked], **more: object) -> Run:
-    """A run of these cases by id."""
+def run(
+    cases: Mapping[str, Asked], ids: Mapping[str, str] | None = None, **more: object
+) -> Run:
+    """A run of these cases by id; ``ids`` are documents' by name, if they must be real."""
     names = dict.fromkeys(asked.document for asked in cases.values())
+    ids = ids or {name: f"id-{name}" for name in names}
     made = Run(
         version="0.1",
         made_at="2026-01-02T03:04:05+00:00",
@@ -109,9 +113,9 @@ def run(cases: dict[str, Asked], **more: object) -> Run:
         profile="lite",
         settings={"answer.threshold": 0.5},
         documents={
-            f"id-{name}": DocumentFacts(name=name, pages=12 + n, scanned=12 * (n % 2))
+            ids[name]: DocumentFacts(name=name, pages=12 + n, scanned=12 * (n % 2))
             for n, name in enumerate(names)
         },
-        outcomes=tuple(outcome(id, asked) for id, asked in cases.items()),
+        outcomes=tuple(outcome(id, asked, ids) for id, asked in cases.items()),
     )
     return made.model_copy(update=more)
