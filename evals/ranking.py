@@ -20,7 +20,19 @@ from typing import Any
 
 import numpy as np
 
-from evals.runs import SEARCH, Outcome, PageKey, Run, RunError
+from evals.answers import answer_format
+from evals.runs import (
+    FUSION,
+    GROUPED,
+    RETRIEVER,
+    SEARCH,
+    UNGROUPED,
+    WITHOUT,
+    Outcome,
+    PageKey,
+    Run,
+    RunError,
+)
 from pageglass.errors import MissingExtra
 
 try:
@@ -68,6 +80,14 @@ def score_cases(outcomes: Iterable[Outcome], k: int, ranking: str = SEARCH) -> l
         CaseScores(outcome.case.id, outcome.case.document, scores)
         for outcome, scores in zip(scored, found, strict=True)
     ]
+
+
+def mean_scores(outcomes: Iterable[Outcome], k: int, ranking: str = SEARCH) -> dict[str, float]:
+    """How many ``cases`` can be scored, and their mean metrics, without intervals; of no cases,
+    only their number."""
+    cases = score_cases(outcomes, k, ranking)
+    means = {n: sum(c.scores[n] for c in cases) / len(cases) for n in names(k)} if cases else {}
+    return {"cases": len(cases)} | means
 
 
 def score_rankings(
@@ -269,3 +289,127 @@ def differences(pairs: Sequence[tuple[CaseScores, CaseScores]]) -> list[Differen
             )
         )
     return found
+
+
+# Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One ranking of a run's cases, and how it differs from ``search`` on the cases that have it:
+    ``differences`` are positive where it is better."""
+
+    ranking: str
+    scores: Row
+    differences: Sequence[Difference]
+
+
+@dataclass(frozen=True, slots=True)
+class RankingTables:
+    """What a run says of its rankings.
+
+    ``variants`` is the ablation, ``search`` first; ``groups`` are the cases of ``search`` by kind
+    of evidence, length of the document, source of the gold pages' text, number of gold pages and
+    format of the answer; ``seconds`` the median and the 95th percentile of a search.
+    ``unscored`` has a line on each case that could be asked and cannot be scored.
+    """
+
+    scope: str
+    k: int
+    cases: int
+    documents: int
+    variants: Sequence[Variant]
+    groups: Mapping[str, Mapping[str, Row]]
+    seconds: tuple[float, float] | None
+    unscored: Sequence[str]
+    excluded: Sequence[str]
+    failed_documents: Sequence[str]
+
+
+def ranking_tables(run: Run, k: int | None = None) -> RankingTables:
+    """Every table of a run; ``k`` is the run's unless given."""
+    k = k or run.k
+    scored = score_cases(run.outcomes, k)
+    seconds = [outcome.seconds for outcome in run.outcomes]
+    return RankingTables(
+        scope=run.scope,
+        k=k,
+        cases=len(scored),
+        documents=len({case.document for case in scored}),
+        variants=ablation(run, k),
+        groups=_groups(run, scored),
+        seconds=(float(np.percentile(seconds, 50)), float(np.percentile(seconds, 95)))
+        if seconds
+        else None,
+        unscored=[
+            f"case {outcome.case.id}: it names no page with the evidence"
+            for outcome in run.outcomes
+            if outcome.case.answerable and not outcome.gold
+        ],
+        excluded=run.excluded,
+        failed_documents=run.failed_documents,
+    )
+
+
+def ablation(run: Run, k: int) -> list[Variant]:
+    """Every ranking of a run beside ``search``: each retriever alone and left out, each fusion,
+    with and without grouping of near-duplicates and reranking."""
+    search = {scores.id: scores for scores in score_cases(run.outcomes, k)}
+    variants = [Variant(SEARCH, row(list(search.values())), [])]
+    for name in rankings_of(run):
+        if name != SEARCH:
+            there = (outcome for outcome in run.outcomes if name in outcome.rankings)
+            scored = score_cases(there, k, name)
+            pairs = [(search[scores.id], scores) for scores in scored]
+            variants.append(Variant(name, row(scored), differences(pairs)))
+    return variants
+
+
+def rankings_of(run: Run) -> list[str]:
+    """The names of all rankings of a run, in the order in which they are printed."""
+    there = {name for outcome in run.outcomes for name in outcome.rankings}
+    first = [name for name in (SEARCH, GROUPED, UNGROUPED) if name in there]
+    kinds = [[n for n in sorted(there) if n.startswith(p)] for p in (FUSION, RETRIEVER, WITHOUT)]
+    return [*first, *(name for kind in kinds for name in kind)]
+
+
+def _groups(run: Run, scored: Sequence[CaseScores]) -> dict[str, dict[str, Row]]:
+    """The cases by kind of group, and there by group; a case may be in several of a kind."""
+    by_id = {scores.id: scores for scores in scored}
+    chosen: dict[str, dict[str, list[CaseScores]]] = {
+        kind: {} for kind in ("evidence", "document", "text", "gold pages", "answer")
+    }
+    for outcome in run.scored():
+        for kind, group in _groups_of(outcome, run):
+            chosen[kind].setdefault(group, []).append(by_id[outcome.case.id])
+    order = [_length_name(n) for n in range(len(_LENGTHS) + 1)]
+    return {
+        kind: {
+            group: row(groups[group])
+            for group in sorted(groups, key=lambda g: (order.index(g) if g in order else 0, g))
+        }
+        for kind, groups in chosen.items()
+        if groups
+    }
+
+
+def _groups_of(outcome: Outcome, run: Run) -> Iterable[tuple[str, str]]:
+    for source in dict.fromkeys(outcome.case.sources):
+        yield "evidence", source
+    document, _ = outcome.gold[0].page
+    if document in run.documents:
+        pages = run.documents[document].pages
+        yield "document", _length_name(sum(pages > most for most in _LENGTHS))
+    scanned = any(gold.text_source != "layer" for gold in outcome.gold)
+    yield "text", "scanned or none" if scanned else "text layer"
+    yield "gold pages", "one" if len(outcome.gold_pages) == 1 else "several"
+    yield "answer", answer_format(outcome.case)
+
+
+def _length_name(n: int) -> str:
+    """What the documents longer than ``n`` of the lengths are called."""
+    if n == 0:
+        return f"up to {_LENGTHS[0]} pages"
+    if n == len(_LENGTHS):
+        return f"over {_LENGTHS[-1]} pages"
+    return f"{_LENGTHS[n - 1] + 1} to {_LENGTHS[n]} pages"

@@ -20,7 +20,8 @@ from evals import answers, plots, ranking
 from evals.answers import FIGURES, Mean, answer_contained, answer_matches, mean_of
 from evals.calibrate import Rate
 from evals.gate import Change, check_comparable, gate, in_both
-from evals.ranking import CaseScores
+from evals.misses import CaseMiss, Misses, find_misses
+from evals.ranking import RankingTables, Row
 from evals.runs import SEARCH, AnswerRecord, Outcome, PageKey, Run, RunError
 from generate.citations import verify
 from ingest.catalog import Catalog
@@ -47,7 +48,6 @@ _MAX_IMAGE_BYTES = 24_000_000
 _GOLD_SHOWN, _FOUND_SHOWN = 2, 3
 _BINS = 10
 _LONGEST_TEXT = 1200
-_LENGTHS = ((20, "up to 20 pages"), (100, "21 to 100 pages"), (math.inf, "more than 100 pages"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,7 @@ class Miss:
     question: str
     document: str
     cause: str
+    detail: str
     gold_answer: str
     answer: str
     status: str
@@ -191,8 +192,11 @@ def write_report(
     """
     if other is not None:
         check_comparable(run, other)
-    failed = missed(run)
-    shown = [_miss(n, run, one, cause, pages) for n, (one, cause) in enumerate(failed[:misses])]
+    lost = find_misses(run)
+    outcomes = {outcome.case.id: outcome for outcome in run.outcomes}
+    shown = [
+        _miss(n, run, outcomes[one.id], one, pages) for n, one in enumerate(lost.cases[:misses])
+    ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -206,10 +210,11 @@ def write_report(
         version=__version__,
         tiles=_tiles(run),
         facts=_facts(run, other),
-        sections=[section for section in _sections(run, other, failed) if section is not None],
-        notes=_notes(run, len(failed) - len(shown), pages.left_out),
+        sections=[section for section in _sections(run, other, lost) if section is not None],
+        notes=_notes(run, len(lost.cases) - len(shown), pages.left_out),
         misses=shown,
-        missed=len(failed),
+        missed=len(lost.cases),
+        asked=lost.asked,
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -223,41 +228,6 @@ def write_report(
 
 
 # What went wrong
-
-
-def missed(run: Run) -> list[tuple[Outcome, str]]:
-    """The cases that went wrong, and what of them users saw go wrong."""
-    found = [(outcome, _cause(outcome, run.k)) for outcome in run.outcomes]
-    return [(outcome, cause) for outcome, cause in found if cause is not None]
-
-
-def _cause(outcome: Outcome, k: int) -> str | None:
-    answer = outcome.answer
-    if not outcome.case.answerable:
-        wrong = answer is not None and not answer.declined
-        return "answered, though there is no answer" if wrong else None
-    found = outcome.rankings.get(SEARCH, ())
-    if outcome.scored and not outcome.gold_pages & set(found[:k]):
-        return f"not among the first {_count(k, 'page')}" if k > 1 else "not the first page"
-    if answer is None:
-        return None
-    if answer.declined:
-        return "declined"
-    if right(outcome) not in (None, 1.0):
-        cited = {citation.page for citation in answer.citations}
-        if outcome.scored and not cited & outcome.gold_pages:
-            return "found, but not cited"
-        return "cited, but answered wrongly"
-    return None
-
-
-def right(outcome: Outcome) -> float | None:
-    """Whether the answer is right, 0..1: as the judge says where there is one, else whether quotes
-    hold the gold value, else whether the answer matches it; None where nothing can be said."""
-    for figure in (answers.judged, answers.contains, answers.match):
-        if (value := figure(outcome)) is not None:
-            return value
-    return None
 
 
 def draft_right(outcome: Outcome) -> float | None:
@@ -290,11 +260,12 @@ def threshold_of(run: Run) -> float | None:
     return high if given else None
 
 
-def _miss(number: int, run: Run, outcome: Outcome, cause: str, pages: Pages) -> Miss:
+def _miss(number: int, run: Run, outcome: Outcome, lost: CaseMiss, pages: Pages) -> Miss:
     answer = outcome.answer
     id = f"miss-{number + 1}"
     found = outcome.rankings.get(SEARCH, ())
     ranks = {page: rank for rank, page in enumerate(found, start=1)}
+    why = {one.page: f"{one.cause}: {one.detail}" for one in lost.pages}
     quotes: dict[PageKey, list[str]] = {}
     if answer is not None:
         for citation in answer.citations:
@@ -303,6 +274,8 @@ def _miss(number: int, run: Run, outcome: Outcome, cause: str, pages: Pages) -> 
     def show(key: PageKey, *, gold: bool, n: int) -> Shown:
         rank = ranks.get(key)
         notes = [f"found as number {rank}" if rank else "not found"] if gold else [f"number {rank}"]
+        if gold and key in why:
+            notes.append(one_line(why[key]))
         if key in quotes:
             notes.append("cited")
         if not gold and key in outcome.gold_pages:
@@ -334,7 +307,8 @@ def _miss(number: int, run: Run, outcome: Outcome, cause: str, pages: Pages) -> 
         case=one_line(outcome.case.id),
         question=_text(outcome.case.question),
         document=one_line(outcome.case.document),
-        cause=cause,
+        cause=lost.cause,
+        detail=one_line(lost.detail),
         gold_answer=_text(outcome.case.answer or "") if outcome.case.answerable else "",
         answer="" if answer is None else _text(answer.text),
         status=_status(answer),
@@ -438,16 +412,16 @@ def _notes(run: Run, not_shown: int, left_out: int) -> list[tuple[str, list[str]
     return [(title, [one_line(line) for line in lines if line]) for title, lines in notes if lines]
 
 
-def _sections(
-    run: Run, other: Run | None, failed: Sequence[tuple[Outcome, str]]
-) -> Iterable[Section | None]:
+def _sections(run: Run, other: Run | None, lost: Misses) -> Iterable[Section | None]:
     yield _comparison(run, other) if other else None
-    yield _recall(run)
-    yield _ablation(run)
+    tables = ranking.ranking_tables(run)
+    if tables.cases:
+        yield _recall(tables)
+        yield _ablation(tables)
     yield _answers(run)
     yield _declines(run)
     yield _latency(run)
-    yield _attribution(failed)
+    yield _attribution(lost)
 
 
 def _comparison(run: Run, other: Run) -> Section:
@@ -481,95 +455,67 @@ def _changed(change: Change) -> tuple[Cell, ...]:
     )
 
 
-def _recall(run: Run) -> Section | None:
-    scored = ranking.score_cases(run.outcomes, run.k)
-    if not scored:
-        return None
-    cases = {outcome.case.id: outcome.case for outcome in run.outcomes}
-    sources = sorted({source for one in scored for source in cases[one.id].sources})
-    groups = {
-        source: [one for one in scored if source in cases[one.id].sources] for source in sources
-    }
-    facts = {document.name: document for document in run.documents.values()}
-    more: dict[str, list[CaseScores]] = {}
-    for one in scored:
-        if (document := facts.get(one.document)) is not None:
-            length = next(name for most, name in _LENGTHS if document.pages <= most)
-            scans = document.scanned * 2 > document.pages
-            more.setdefault(length, []).append(one)
-            more.setdefault("mostly scanned" if scans else "mostly text", []).append(one)
-    order = [*(name for _, name in _LENGTHS), "mostly scanned", "mostly text"]
-    rows = {"all": scored, **groups, **{name: more[name] for name in order if name in more}}
-    return _ranked(
-        run,
-        "recall",
-        "Recall by kind of evidence",
-        f"The share of the pages with the evidence that are among the first {run.k}.",
-        "By kind of evidence, length and kind of document",
-        rows,
-        drawn=sources or ["all"],
-    )
-
-
-def _ablation(run: Run) -> Section | None:
-    names = list(dict.fromkeys(name for o in run.scored() for name in o.rankings))
-    if not names:
-        return None
-    names.sort(key=lambda name: (name != SEARCH, name.partition(":")[0], name))
-    return _ranked(
-        run,
-        "ablation",
-        "What each part gives",
-        "The same questions ranked by each retriever alone, by each way to fuse them, before and"
-        " after near-duplicates are grouped, and as users get it (search).",
-        "By ranking",
-        {name: ranking.score_cases(run.outcomes, run.k, name) for name in names},
-        drawn=names,
-    )
-
-
-def _ranked(
-    run: Run,
-    id: str,
-    title: str,
-    text: str,
-    caption: str,
-    rows: Mapping[str, Sequence[CaseScores]],
-    *,
-    drawn: Sequence[str],
-) -> Section:
-    """A section on rankings: a table of all rows, and a plot of the recall of some."""
-    means = {name: ranking.row(of) for name, of in rows.items()}
-    metrics = ranking.names(run.k)
-    recall = metrics[1]
-    dots = [
-        plots.Interval(one_line(name), m.value, m.low, m.high, m.cases)
-        for name in drawn
-        if (m := means[name][recall])
+def _recall(tables: RankingTables) -> Section:
+    overall = {"all": tables.variants[0].scores}
+    evidence = tables.groups.get("evidence", {})
+    grids = [_ranked(tables, "By kind of evidence", {**overall, **evidence})]
+    grids += [
+        _ranked(tables, f"By {kind}", rows)
+        for kind, rows in tables.groups.items()
+        if kind != "evidence"
     ]
     return Section(
-        id,
-        title,
-        f"{text} Intervals are of 95 %, by document; a group of one document has none. The number"
-        " of cases stands beside each name.",
-        plots=(
+        "recall",
+        "Recall by kind of evidence",
+        f"The share of the pages with the evidence that are among the first {tables.k}."
+        f" {_INTERVALS}",
+        plots=(_dots("recall", tables, evidence or overall),),
+        grids=tuple(grids),
+    )
+
+
+def _ablation(tables: RankingTables) -> Section:
+    rows = {variant.ranking: variant.scores for variant in tables.variants}
+    return Section(
+        "ablation",
+        "What each part gives",
+        "The same questions ranked as users get it (search), without reranking, by each way to fuse"
+        f" the lists, by each retriever alone, and without it. {_INTERVALS}",
+        plots=(_dots("ablation", tables, rows),),
+        grids=(_ranked(tables, "By ranking", rows),),
+    )
+
+
+_INTERVALS = (
+    "Intervals are of 95 %, by document; a group of one document has none. The number of cases"
+    " stands beside each name."
+)
+
+
+def _dots(id: str, tables: RankingTables, rows: Mapping[str, Row]) -> tuple[Markup, str]:
+    """A plot of recall, and its caption."""
+    recall = ranking.names(tables.k)[1]
+    dots = [
+        plots.Interval(one_line(name), mean.value, mean.low, mean.high, mean.cases)
+        for name, row in rows.items()
+        if (mean := row.get(recall)) is not None
+    ]
+    svg = plots.intervals(dots, name=id, label=_title(recall))
+    return Markup(svg), f"{_title(recall)} with its interval"  # noqa: S704
+
+
+def _ranked(tables: RankingTables, caption: str, rows: Mapping[str, Row]) -> Grid:
+    metrics = ranking.names(tables.k)
+    return Grid(
+        caption,
+        (*map(_title, metrics), "cases"),
+        tuple(
             (
-                Markup(plots.intervals(dots, name=id, label=_title(recall))),  # noqa: S704
-                f"{_title(recall)} with its interval",
-            ),
-        ),
-        grids=(
-            Grid(
-                caption,
-                (*map(_title, metrics), "cases"),
-                tuple(
-                    (
-                        one_line(name),
-                        (*(_scored(row[metric]) for metric in metrics), Cell(str(len(rows[name])))),
-                    )
-                    for name, row in means.items()
-                ),
-            ),
+                one_line(name),
+                (*(_scored(row[m]) for m in metrics), Cell(str(row[metrics[0]].cases))),
+            )
+            for name, row in rows.items()
+            if row
         ),
     )
 
@@ -748,22 +694,32 @@ def _latency(run: Run) -> Section | None:
     )
 
 
-def _attribution(failed: Sequence[tuple[Outcome, str]]) -> Section | None:
-    causes = Counter(cause for _, cause in failed).most_common()
-    if not causes:
+def _attribution(lost: Misses) -> Section | None:
+    cases, of_pages = lost.case_counts(), lost.page_counts()
+    if not cases:
         return None
-    drawn = plots.bars(causes, name="causes", label="cases")
+    drawn = plots.bars(
+        [(cause, sum(counts)) for cause, counts in cases.items()], name="causes", label="cases"
+    )
+    captions = {"Failed cases by cause": cases, "Missed pages with the evidence by cause": of_pages}
     return Section(
         "causes",
         "What lost the misses",
-        "Each case that went wrong counts once, with the first step that lost it.",
-        plots=((Markup(drawn), "misses by cause"),),  # noqa: S704
-        grids=(
+        f"{len(lost.cases)} of {lost.asked} cases failed, each by the step that lost it: no text on"
+        " the page, in no retriever's list, ranked too low by all, lost in the fusion, to a"
+        " near-duplicate or in reranking; or declined, not cited, cited but wrong.",
+        plots=((Markup(drawn), "failed cases by cause"),),  # noqa: S704
+        grids=tuple(
             Grid(
-                "Misses by cause",
-                ("cases",),
-                tuple((cause, (Cell(str(count)),)) for cause, count in causes),
-            ),
+                caption,
+                ("in the right document", "in a wrong one", "all"),
+                tuple(
+                    (cause, tuple(Cell(str(count)) for count in (*counts, sum(counts))))
+                    for cause, counts in of.items()
+                ),
+            )
+            for caption, of in captions.items()
+            if of
         ),
     )
 

@@ -23,8 +23,17 @@ ScopeName = Literal["document", "collection"]
 PageKey = tuple[str, Annotated[int, Field(ge=1)]]
 """A document's id and a page's 1-based position in it."""
 
+DEPTH = 50
+"""How much of each ranking a run keeps: deeper than this adds less than .01 to MRR."""
+
 SEARCH = "search"
 """The ranking that users get: fused, grouped, and reranked where the profile has a model."""
+
+GROUPED, UNGROUPED = "grouped", "ungrouped"
+"""The fusion in use, not reranked, with near-duplicates grouped and not."""
+
+RETRIEVER, FUSION, WITHOUT = "retriever:", "fusion:", "without:"
+"""What the names of other rankings begin with; a retriever's or a fusion's name follows."""
 
 
 class RunError(PageglassError):
@@ -39,12 +48,18 @@ class _Record(BaseModel):
 
 class GoldPage(_Record):
     """A page that holds the evidence, and what ingestion read of it: ``characters`` of text, and
-    where they are from. ``failed`` names the stages that failed on it."""
+    where they are from. ``failed`` names the stages that failed on it.
+
+    ``ranks`` are its ranks, from 1, among the candidates that retrievers gave into the fusion, by
+    retriever; where it is no one's, ``deeper`` is the best rank in a search for more, if any.
+    """
 
     page: PageKey
     characters: int
     text_source: TextSource
     failed: tuple[str, ...] = ()
+    ranks: dict[str, int] = Field(default_factory=dict[str, int])
+    deeper: int | None = None
 
 
 class CitationRecord(_Record):
@@ -93,11 +108,12 @@ class Judgement(_Record):
 class Outcome(_Record):
     """A case, and what became of it.
 
-    ``rankings`` are lists of pages, best first, by name: ``retriever:NAME`` for each retriever
-    alone; ``fusion:rrf``, ``fusion:minmax`` and ``fusion:dbsf``, with the weights in use, for all
-    of them together; ``ungrouped`` and ``grouped`` for the fusion in use before and after near-
-    duplicates are grouped; and ``search``, what users get. ``stands_for`` has, for pages that are
-    shown by another one, that page.
+    ``rankings`` are lists of at most DEPTH pages, best first, by name: ``retriever:NAME`` for each
+    retriever alone; ``without:NAME`` for all but it; ``fusion:rrf``, ``fusion:minmax`` and
+    ``fusion:dbsf``, with the weights in use, for all of them together, grouped as the settings have
+    it; ``ungrouped`` and ``grouped`` for the fusion in use before and after near-duplicates are
+    grouped; and ``search``, what users get. ``stands_for`` has pairs: a page that another one
+    shows in ``search``, and that other page. ``seconds`` are those of a search.
     """
 
     case: Case
@@ -145,13 +161,14 @@ class DocumentFacts(_Record):
 class Run(_Record):
     """One evaluation. ``settings`` are those that shape results; ``excluded`` has a line for each
     case that could not be used, ``failed_documents`` for each document that could not be indexed.
-    ``made_at`` is UTC, ISO 8601."""
+    ``collection`` None: all were searched. ``made_at`` is UTC, ISO 8601."""
 
     format: int = FORMAT
     version: str
     made_at: str
     cases_file: str
     cases_sha256: str
+    collection: str | None = None
     scope: ScopeName
     k: int
     profile: str
@@ -185,5 +202,5 @@ def write_run(run: Run, path: Path) -> None:
     """Write a run to its file, beside it first: a crash leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(path.name + ".new")
-    written.write_text(run.model_dump_json(indent=1) + "\n", "utf-8")
+    written.write_text(run.model_dump_json() + "\n", "utf-8")
     written.replace(path)

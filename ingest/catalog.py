@@ -483,6 +483,15 @@ class Catalog:
         for row in rows:
             yield from self.pages([PageRef(id, row["page_index"])]).values()
 
+    def text_sources(self, id: str) -> dict[str, int]:
+        """How many of a document's pages have their text from where (``TextSource``)."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT text_source, count(*) AS pages FROM pages WHERE document = ? GROUP BY 1",
+                (id,),
+            ).fetchall()
+        return {row["text_source"]: row["pages"] for row in rows}
+
     def images(self, id: str) -> list[tuple[int, str]]:
         """The image keys of a document's pages, by 0-based index."""
         with self._lock:

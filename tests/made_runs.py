@@ -97,9 +97,7 @@ def outcome(id: str, asked: Asked, ids: Mapping[str, str]) -> Outcome:
     )
 
 
-def run(
-    cases: Mapping[str, Asked], ids: Mapping[str, str] | None = None, **more: object
-) -> Run:
+def run(cases: Mapping[str, Asked], ids: Mapping[str, str] | None = None, **more: object) -> Run:
     """A run of these cases by id; ``ids`` are documents' by name, if they must be real."""
     names = dict.fromkeys(asked.document for asked in cases.values())
     ids = ids or {name: f"id-{name}" for name in names}
