@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from evals import answers, ranking
 from evals.ranking import CaseScores, Difference
@@ -68,6 +69,7 @@ class Unchecked:
 
     metric: str
     reason: str
+    lacking: Literal["run", "baseline", "documents"]
 
 
 def gate(
@@ -77,33 +79,44 @@ def gate(
     baseline has.
 
     UsageError where a name is unknown. RunError where the runs are not of the same cases asked in
-    the same way, where one that is ``wanted`` is not in the baseline, where the run lacks one that
-    the baseline has, or where all cases are of one document: what cannot be compared has not
-    passed.
+    the same way, where one that is ``wanted`` cannot be compared, where the run lacks one that the
+    baseline has, or where there is none to compare: what cannot be compared has not passed.
     """
     plain = [name.removesuffix(f"@{run.k}") for name in wanted]
     if unknown := [name for name in plain if name not in METRICS]:
         raise UsageError(f"no metric {unknown[0]}: there are {', '.join(METRICS)}")
     check_comparable(run, baseline)
-    changes: list[Change] = []
-    unchecked: list[Unchecked] = []
-    for name in dict.fromkeys(plain or DEFAULT):
-        old, new = _scores(baseline, name), _scores(run, name)
-        if pairs := [(old[id], new[id]) for id in old if id in new]:
-            changes.extend(_change(name, found) for found in ranking.differences(pairs))
-        elif old or wanted:
-            where = "run" if old else "baseline"
-            raise RunError(f"{name} cannot be compared: the {where} has no value for it")
-        else:
-            unchecked.append(Unchecked(name, "the baseline has no value for it"))
+    changes, unchecked = compare(run, baseline, plain or DEFAULT)
+    for one in unchecked:
+        if wanted or one.lacking == "run":
+            raise RunError(f"{one.metric} cannot be compared: {one.reason}")
     if not changes:
-        raise RunError("nothing can be compared: no case of the baseline has a gold page or answer")
+        raise RunError(f"nothing can be compared: {unchecked[0].metric}: {unchecked[0].reason}")
     return changes, unchecked
 
 
-def in_both(run: Run, other: Run) -> list[str]:
-    """The metrics that can be compared."""
-    return [name for name in METRICS if _scores(run, name).keys() & _scores(other, name).keys()]
+def compare(
+    run: Run, baseline: Run, metrics: Sequence[str] = METRICS
+) -> tuple[list[Change], list[Unchecked]]:
+    """How each of these metrics moved from ``baseline`` to ``run``, where that can be said."""
+    changes: list[Change] = []
+    unchecked: list[Unchecked] = []
+    for name in dict.fromkeys(metrics):
+        old, new = _scores(baseline, name), _scores(run, name)
+        pairs = [(old[id], new[id]) for id in old if id in new]
+        if not pairs:
+            lacking = "run" if old else "baseline"
+            unchecked.append(Unchecked(name, f"the {lacking} has no value for it", lacking))
+            continue
+        for found in ranking.differences(pairs):
+            if (change := _change(name, found)) is not None:
+                changes.append(change)
+            else:
+                unchecked.append(Unchecked(name, _ONE_DOCUMENT, "documents"))
+    return changes, unchecked
+
+
+_ONE_DOCUMENT = "all its cases are of one document, which tells nothing of the noise"
 
 
 def check_comparable(run: Run, baseline: Run) -> None:
@@ -149,12 +162,9 @@ def _scores(run: Run, metric: str) -> dict[str, CaseScores]:
     }
 
 
-def _change(name: str, found: Difference) -> Change:
+def _change(name: str, found: Difference) -> Change | None:
     if found.low is None or found.high is None:
-        raise RunError(
-            f"{name} cannot be compared: all its cases are of one document, which tells nothing of"
-            " the noise"
-        )
+        return None
     low, high, gain = found.low, found.high, found.difference
     if name in LOWER_IS_BETTER:
         # Nought minus x, since minus nought is printed with its sign.

@@ -19,10 +19,10 @@ from api.printing import one_line, printable
 from evals import answers, plots, ranking
 from evals.answers import FIGURES, Mean, answer_contained, answer_matches, mean_of
 from evals.calibrate import Rate
-from evals.gate import Change, check_comparable, gate, in_both
+from evals.gate import Change, check_comparable, compare
 from evals.misses import CaseMiss, Misses, find_misses
 from evals.ranking import RankingTables, Row
-from evals.runs import SEARCH, AnswerRecord, Outcome, PageKey, Run, RunError
+from evals.runs import SEARCH, AnswerRecord, Outcome, PageKey, Run
 from generate.citations import verify
 from ingest.catalog import Catalog
 from ingest.database import Database
@@ -425,10 +425,7 @@ def _sections(run: Run, other: Run | None, lost: Misses) -> Iterable[Section | N
 
 
 def _comparison(run: Run, other: Run) -> Section:
-    try:
-        changes = gate(run, other, in_both(run, other))[0]
-    except RunError as error:
-        return Section("comparison", "Compared with the earlier run", one_line(str(error)))
+    changes, _ = compare(run, other)
     return Section(
         "comparison",
         "Compared with the earlier run",

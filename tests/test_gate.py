@@ -76,8 +76,17 @@ def test_a_run_never_falls_behind_itself(hits: list[bool]) -> None:
 
 def test_one_document_tells_nothing_of_the_noise() -> None:
     one = ranked([True] * 9, documents=1)
-    with pytest.raises(RunError, match="all its cases are of one document"):
+    with pytest.raises(RunError, match="nothing can be compared: hit: all its cases are of one"):
         gate(one, one)
+    # Where only some metrics are of one document, the others are compared all the same.
+    more = run(
+        {**{f"c{n}": Asked(f"d{n}.pdf") for n in range(9)}, "x": Asked("d.pdf", answerable=False)}
+    )
+    changes, unchecked = gate(more, more)
+    assert "hit@5" in {change.metric for change in changes}
+    assert ("declined_unanswerable", "documents") in {(u.metric, u.lacking) for u in unchecked}
+    with pytest.raises(RunError, match="declined_unanswerable cannot be compared"):
+        gate(more, more, ["declined_unanswerable"])
 
 
 def test_more_false_declines_are_a_drop_and_more_right_ones_are_none() -> None:
