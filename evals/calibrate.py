@@ -97,12 +97,14 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Cases as ``model`` answered them; ``excluded`` has a line on each that cannot be used."""
+    """Cases as ``model`` answered them; ``excluded`` has a line on each that cannot be used,
+    ``remarks`` on what of the others counts less than it seems."""
 
     model: str
     cases: tuple[Supported, ...]
     excluded: tuple[str, ...]
     cases_sha256: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Calibration:
             | {"documents": self.left_out.documents, "unfit": self.left_out.unfit},
             "before": _json(self.declined_before) | {"threshold": self.before},
             "excluded": list(self.observed.excluded),
+            "remarks": list(self.observed.remarks),
         }
 
 
@@ -270,7 +273,8 @@ def ask(
             continue
         seen.append(_supported(case, answer.support, answer.draft))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Observed(services.answering_model, tuple(seen), tuple(excluded), digest)
+    model = services.answering_model
+    return Observed(model, tuple(seen), tuple(excluded), digest, cases.remarks)
 
 
 def observed_in(run: Run) -> Observed:

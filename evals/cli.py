@@ -816,6 +816,8 @@ def calibrate(
         if not as_json:
             for line in observed.excluded:
                 typer.echo(f"excluded: {one_line(line)}", err=True)
+            for line in observed.remarks:
+                typer.echo(f"note: {one_line(line)}", err=True)
         found = fitting.calibrate(observed, false_declines, collection=collection, before=before)
         if services is not None and not dry_run:
             services.thresholds.put(found.to_keep())

@@ -270,6 +270,7 @@ def _miss(number: int, run: Run, outcome: Outcome, lost: CaseMiss, pages: Pages)
     if answer is not None:
         for citation in answer.citations:
             quotes.setdefault(citation.page, []).append(citation.quote)
+    evidence = [outcome.case.quote] if outcome.case.quote else []
 
     def show(key: PageKey, *, gold: bool, n: int) -> Shown:
         rank = ranks.get(key)
@@ -281,7 +282,8 @@ def _miss(number: int, run: Run, outcome: Outcome, lost: CaseMiss, pages: Pages)
         if not gold and key in outcome.gold_pages:
             notes.append("holds the evidence")
         page, drawn = pages.page(key), pages.picture(key)
-        marks = () if page is None else _marks(page, quotes.get(key, ()))
+        words = [*quotes.get(key, ()), *(evidence if key in outcome.gold_pages else ())]
+        marks = () if page is None else _marks(page, words)
         name = run.documents[key[0]].name if key[0] in run.documents else key[0]
         image, width, height = drawn or (None, 0, 0)
         return Shown(
@@ -321,7 +323,7 @@ def _miss(number: int, run: Run, outcome: Outcome, lost: CaseMiss, pages: Pages)
 
 def _marks(page: Page, quotes: Iterable[str]) -> tuple[Box, ...]:
     boxes: list[Box] = []
-    for quote in quotes:
+    for quote in dict.fromkeys(quotes):
         claim = Citation(page.ref, "", page.label, quote, (), verified=False)
         boxes.extend(verify(claim, {page.ref: page}).boxes)
     return tuple(boxes)

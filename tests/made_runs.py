@@ -34,6 +34,7 @@ class Asked:
     text: str = "In hall 7."
     answer: str | None = "hall 7"
     quote: str = "pump"
+    evidence: str = ""
     question: str = "In which hall does the pump stand?"
     sources: tuple[str, ...] = ("Text",)
     declined: bool = False
@@ -76,6 +77,7 @@ def outcome(id: str, asked: Asked, ids: Mapping[str, str]) -> Outcome:
             answer=asked.answer if asked.answerable else None,
             answerable=asked.answerable,
             sources=asked.sources,
+            quote=asked.evidence,
         ),
         gold=tuple(GoldPage(page=page, characters=90, text_source="layer") for page in pages(gold)),
         rankings={

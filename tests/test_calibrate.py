@@ -279,7 +279,7 @@ def test_what_cannot_be_fitted_is_one_line(mill: Path, tmp_path: Path) -> None:
         [line] = [line for line in done.stderr.splitlines() if line.startswith("pageglass: ")]
         assert message in line
     gone = run("--data-dir", mill, "eval", "calibrate", "--cases", tmp_path / "none.jsonl")
-    assert gone.exit_code == 1
+    assert gone.exit_code == 2
     assert "none.jsonl" in gone.stderr
 
 

@@ -36,7 +36,9 @@ PAGES = ["The pump of the mill stands in hall 7.", "The pump was greased on 4 Ma
 def cases(hostile: str = HOSTILE) -> dict[str, Asked]:
     return {
         "fine": Asked(PLAIN),
-        "lost": Asked(PLAIN, gold=(3,), found=(1, 2), cited=(1,), sources=("Chart", "Table")),
+        "lost": Asked(
+            PLAIN, gold=(3,), found=(1, 2), cited=(), evidence="A yard.", sources=("Chart", "Table")
+        ),
         "evil": Asked(
             hostile,
             question=f"Why? {SCRIPT} $x^2$ {{{{ 7 * 7 }}}}",
@@ -171,6 +173,9 @@ def test_misses_show_their_pages_with_quoted_words_marked(
     assert 5 < top < 20
     assert 10 < width < 40
     assert 0 < height < 5
+    # What a case gives as evidence is marked on its gold page alone, found or not.
+    lost = Read(html.partition('id="miss-1"')[2].partition("</article>")[0])
+    assert len([style for style in lost.all("style") if style.startswith("left:")]) == 1
 
 
 def test_what_is_not_there_or_would_be_too_much_is_said(
