@@ -161,7 +161,7 @@ def test_a_run_is_what_was_asked_and_how(services: Services, docs: Path, tmp_pat
     assert a.seconds > 0
     assert "bearing ran dry" in a.text
     assert b.support is not None
-    assert run.settings["search"]["fusion"] == "rrf"
+    assert run.settings["search"]["fusion"] == "minmax"
     assert "threshold" in run.settings["answer"]
     assert "api_key" not in json.dumps(run.settings)
     assert {facts.name: (facts.pages, facts.scanned) for facts in run.documents.values()} == {
