@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from retrieval.questions import without_orders
+from retrieval.expansion import without_orders
 
 AnswerKind = Literal["number", "time", "person", "list", "any"]
 

@@ -20,7 +20,7 @@ from generate.question import Question, Term, has_number, read_question, stems
 from pageglass.profiles import QUOTING
 from pageglass.types import Page
 from retrieval.encoders.minilm import MiniLM, Passage
-from retrieval.questions import expansions
+from retrieval.expansion import expansions
 
 JOINT = " ... "
 """Between quotes, and between a column header and its row."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from pageglass.types import Page
 from retrieval.encoders import PageInput, SparseVector, Vectors
+from retrieval.expansion import expansions, without_orders
 from retrieval.headings import first_lines, heading
 from retrieval.index import VectorSpec
-from retrieval.questions import expansions, without_orders
 
 _WORD = re.compile(r"[^\W_]+")
 # An expansion says what may be meant, not what was said.

@@ -14,9 +14,9 @@ from pageglass.types import Page
 from retrieval.encoders import PageInput, Vectors
 from retrieval.encoders.bm25 import is_stopword
 from retrieval.encoders.minilm import DIMENSION, MiniLM, Passage
+from retrieval.expansion import expansions, without_orders
 from retrieval.headings import heading
 from retrieval.index import VectorSpec
-from retrieval.questions import expansions, without_orders
 
 FloatRows = npt.NDArray[np.float32]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.questions import expansions, without_orders
+from retrieval.expansion import expansions, without_orders
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a question is searched by.
+"""What a question is searched by: orders on how to answer go, what words stand for comes.
 
 People say how they want their answer written, which is on no page; and they use abbreviations and
 the names of measures, while pages spell things out and print the figures that a measure is made
