@@ -19,10 +19,10 @@ from pathlib import Path
 import httpx
 from pydantic import SecretStr
 
-from api.backend import open_backend, server_of
+from api.backend import look, open_backend, server_of
 from api.models import needed
 from api.owner import owner_of
-from api.printing import megabytes
+from api.printing import calibration, megabytes
 from api.vision import VisionModels, load_vision_models
 from pageglass.errors import ModelError, PageglassError, UsageError
 from pageglass.settings import Settings
@@ -95,10 +95,10 @@ class Check:
 def check_all(settings: Settings) -> Iterator[Check]:
     """Look at everything in turn; a check that fails stops those only that need what it found."""
     failed: set[str] = set()
-    for look in _Examination(settings).looks():
-        check = _check(look, failed)
+    for one in _Examination(settings).looks():
+        check = _check(one, failed)
         if not check.ok:
-            failed.add(look.name)
+            failed.add(one.name)
         yield check
 
 
@@ -177,6 +177,7 @@ class _Examination:
         yield _Look("free disk", self._free_disk)
         yield _Look("owner", self._owner)
         yield _Look("index", self._index, ("data folder", "vectors", "owner", "models", *looking))
+        yield _Look("calibration", self._calibration, ("data folder",))
 
     def _checkpoints_of(self, *uses: str) -> tuple[str, ...]:
         return tuple(f"{used_for} checkpoint" for used_for in uses if used_for in self._needed)
@@ -352,6 +353,14 @@ class _Examination:
         note = f"; {failed} failed, `pageglass status` says why" if failed else ""
         total = sum(status.documents.values())
         return f"{total} documents, {status.pages} pages readable{note}"
+
+    def _calibration(self) -> str:
+        """What was fitted to collections, and whether the model that answers now uses it."""
+        with look(self._settings) as onlooker:
+            status = onlooker.status()
+        fitted = [calibration(one, status.answering_model) for one in status.thresholds]
+        default = f"answers with a support below {self._settings.answer.threshold:.3g} are declined"
+        return "; ".join(fitted) or f"none: {default}"
 
 
 def _python() -> str:

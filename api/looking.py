@@ -12,8 +12,11 @@ from ingest.catalog import Catalog
 from ingest.database import Database
 from ingest.jobs import Jobs
 from ingest.sources import Source
+from ingest.thresholds import FittedThreshold, Thresholds
+from pageglass.profiles import PROFILES, QUOTING
 from pageglass.settings import Settings
 from pageglass.types import Document, HeldFile, Job, JobState, Scope, check_collection_name
+from retrieval.checkpoints import ModelName
 
 _LATELY_SECONDS = 60.0
 _LATELY_JOBS = 100
@@ -37,10 +40,19 @@ class Status:
     collections: dict[str, int]
     """Indexed pages by collection."""
     disk_bytes: int
+    answering_model: str | None
+    """What answers say answered; None where a model's server decides."""
+    thresholds: tuple[FittedThreshold, ...]
+    """What was fitted to collections (`pageglass eval calibrate`), for whatever model."""
 
 
 def read_status(
-    settings: Settings, catalog: Catalog, jobs: Jobs, *, outage: str | None = None
+    settings: Settings,
+    catalog: Catalog,
+    jobs: Jobs,
+    thresholds: Thresholds,
+    *,
+    outage: str | None = None,
 ) -> Status:
     """What the catalog and the disk say of a data folder."""
     states, pages = catalog.counts()
@@ -54,7 +66,19 @@ def read_status(
         pages=sum(pages.values()),
         collections=pages,
         disk_bytes=_size(settings.data_dir),
+        answering_model=answering_model(settings),
+        thresholds=tuple(thresholds.list()),
     )
+
+
+def answering_model(settings: Settings) -> str | None:
+    """What answers will say answered; None where a model's server decides. Loads nothing."""
+    own = PROFILES[settings.profile].models
+    name, url = settings.models.answer or own.answer, settings.answer.url or own.answer_url
+    if name is None:
+        return None if url else QUOTING
+    plain = ModelName.parse(name).name
+    return name if url and not Path(plain).expanduser().is_dir() else plain
 
 
 def held_files(catalog: Catalog) -> list[HeldFile]:
@@ -105,6 +129,7 @@ class Looking:
         self._database = Database(path if there else Path(":memory:"), read_only=there)
         self._catalog = Catalog(self._database)
         self._jobs = Jobs(self._database, settings.ingest)
+        self._thresholds = Thresholds(self._database)
 
     def __enter__(self) -> Looking:
         return self
@@ -114,7 +139,7 @@ class Looking:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        return read_status(self._settings, self._catalog, self._jobs)
+        return read_status(self._settings, self._catalog, self._jobs, self._thresholds)
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""

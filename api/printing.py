@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from api.keys import Key
     from api.looking import Status
     from api.services import FileReport
+    from ingest.thresholds import FittedThreshold
     from pageglass.types import Answer, Document, ExtractedValue, Extraction, Hit, Job
     from retrieval.costs import Estimate
 
@@ -191,6 +192,8 @@ def print_status(
         typer.echo(f"OUTAGE       {one_line(status.outage)}")
     typer.echo(f"pages        {status.pages:,}")
     typer.echo(f"on disk      {megabytes(status.disk_bytes)}")
+    for fitted in status.thresholds:
+        typer.echo(f"calibrated   {one_line(calibration(fitted, status.answering_model))}")
     if documents:
         typer.echo()
     for document in documents:
@@ -201,6 +204,20 @@ def print_status(
         if document.reason:
             line += f": {document.reason}"
         typer.echo(_whole(line))
+
+
+def calibration(fitted: FittedThreshold, model: str | None) -> str:
+    """What was fitted to a collection, and whether ``model``, which answers now, uses it."""
+    rests_on = (
+        f"{fitted.collection}, on {fitted.answerable} answerable and"
+        f" {_count(fitted.unanswerable, 'unanswerable case')}"
+    )
+    if model in (None, fitted.model):
+        return f"{rests_on}: {fitted.model} declines below {fitted.threshold:.3g}"
+    return (
+        f"{rests_on}, for {fitted.model}: not used, since {model} answers"
+        " (`pageglass eval calibrate` fits it, too)"
+    )
 
 
 def print_jobs(jobs: Sequence[Job], counts: dict[str, int], left: float | None) -> None:

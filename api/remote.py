@@ -16,6 +16,7 @@ import httpx
 from api.services import FileReport, Progress, Status
 from ingest.backup import BackupReport
 from ingest.check import Finding
+from ingest.thresholds import FittedThreshold
 from ingest.watch import files_in
 from pageglass import wire
 from pageglass.calls import Call, utf8
@@ -219,7 +220,9 @@ class RemoteServices:
     def status(self) -> Status:
         """What the data folder holds."""
         call = Call("GET", "/status", wire.StatusModel.model_validate_json)
-        return Status(**self.client.send(call).model_dump())
+        told = self.client.send(call)
+        fitted = tuple(FittedThreshold(**one.model_dump()) for one in told.thresholds)
+        return replace(Status(**told.model_dump()), thresholds=fitted)
 
     # Jobs
 

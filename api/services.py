@@ -34,6 +34,7 @@ from ingest.failures import classify
 from ingest.jobs import Jobs
 from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
+from ingest.thresholds import Thresholds
 from ingest.watch import PlannedAction, Watcher, files_in
 from ingest.workers import WorkerPool, worker_processes
 from ingest.writer import Writer
@@ -132,6 +133,7 @@ class Services:
             self._database = database
             self.catalog = Catalog(database)
             self.jobs = Jobs(database, settings.ingest)
+            self.thresholds = Thresholds(database)
             minilm = MiniLM(threads=settings.threads)
             models = chosen_models(settings)
             checkpoints = Checkpoints.of(settings)
@@ -185,6 +187,7 @@ class Services:
                 self.catalog,
                 settings.answer,
                 fallback=quoting if vision.answer else None,
+                fitted=self.thresholds.of_document,
             )
             self._extractor = (
                 Extractor(
@@ -775,7 +778,14 @@ class Services:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        return read_status(self.settings, self.catalog, self.jobs, outage=self.writer.outage)
+        return read_status(
+            self.settings, self.catalog, self.jobs, self.thresholds, outage=self.writer.outage
+        )
+
+    @property
+    def answering_model(self) -> str:
+        """The name of the model that answers, where it can be reached."""
+        return self._answerer.model
 
     def _start_workers(self, processes: int) -> None:
         self._workers = WorkerPool(

@@ -104,6 +104,7 @@ def answer_matches(case: Case, text: str) -> float | None:
 
     - Int: the integer parts are equal. Float: equal within 1 %, or when both are rounded to the
       shorter one's decimals (two at least), also as a percentage of one another (0.21, 21 %, 21).
+      What rounds to 0 is equal to nothing so; there 0 would match 0.4, as 0.4 %.
     - Str: ANLS, 1 - edit distance / longer length, 0 at .5 and below. Addresses, file names,
       "page ...", times, dates and telephone numbers must be equal.
     - List: as many elements; sorted, the worst pair's ANLS; lists of numbers must be equal.
@@ -112,7 +113,7 @@ def answer_matches(case: Case, text: str) -> float | None:
 
     Case, parts in brackets, quotes, "$" and "%" make no difference. The published evaluation has a
     language model reduce an answer to its value first; here ``text`` is compared as it stands, but
-    for three readings by code: marks between thousands and a few words beside a number (its unit)
+    for what code can read: marks between thousands and a few words beside a number (its unit)
     are dropped; "2 million" is 2,000,000 as well as 2 (there the unit is meant to be dropped); a
     list without brackets is read by lines, or else semicolons, or else commas and "and".
     """
@@ -223,7 +224,7 @@ def _same_float(gold: float, said: float) -> bool:
         if math.isclose(reading, said, rel_tol=RELATIVE_TOLERANCE):
             return True
         decimals = max(2, min(_decimals(reading), _decimals(said)))
-        if round(reading, decimals) == round(said, decimals):
+        if round(reading, decimals) == round(said, decimals) != 0:
             return True
     return False
 
@@ -527,11 +528,17 @@ def _missing(outcome: Outcome) -> list[str]:
 
 
 def mean_of(values: Mapping[str, Sequence[float]]) -> Mean:
-    """Mean and interval of values by document."""
+    """Mean and interval of values by document, of which each has some. Where all are 0 or all are 1
+    the interval is Wilson's, of as many trials as there are documents (cases, of the only one)."""
     flat = [value for document in values.values() for value in document]
     if not flat:
         return Mean(0, None, None, None)
-    low, high = interval(values)
+    if set(flat) in ({0.0}, {1.0}):
+        # Nothing varies, so nothing can be drawn; that is not certainty.
+        units = len(values) if len(values) > 1 else len(flat)
+        low, high = wilson(int(flat[0]) * units, units)
+    else:
+        low, high = interval(values)
     return Mean(len(flat), sum(flat) / len(flat), low, high)
 
 
@@ -553,3 +560,12 @@ def interval(
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
+
+
+def wilson(successes: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927), within 0..1; ``z`` 1.96 is 95 %, ``n`` > 0."""
+    share = successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    return low, 1.0 if successes == n else min(1.0, middle + half)

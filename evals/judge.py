@@ -283,12 +283,12 @@ class Judged:
 def judged(run: Run) -> Judged:
     """Sum up the judgements of a run; RunError where it has none."""
     answered = [o for o in run.outcomes if o.answer is not None]
-    declined = [o for o in answered if o.answer is not None and o.answer.declined]
     judgements = [o.judgement for o in answered if o.judgement is not None]
     if not judgements:
         raise RunError("no answer of the run was judged: `pageglass eval judge RUN` does that")
     correct: dict[str, list[float]] = {}
     right: dict[str, list[float]] = {}
+    declined = 0
     excluded: list[str] = []
     for outcome in answered:
         name = outcome.case.document
@@ -296,7 +296,8 @@ def judged(run: Run) -> Judged:
         if judgement is not None and judgement.correct is not None:
             correct.setdefault(name, []).append(float(judgement.correct))
             right.setdefault(name, []).append(float(judgement.correct))
-        elif outcome in declined:
+        elif outcome.answer is not None and outcome.answer.declined:
+            declined += 1
             right.setdefault(name, []).append(float(not outcome.case.answerable))
         else:
             reason = judgement.reason if judgement is not None else "it was never asked"
@@ -304,7 +305,7 @@ def judged(run: Run) -> Judged:
     return Judged(
         correct=mean_of(correct),
         right=mean_of(right),
-        declined=len(declined),
+        declined=declined,
         models=sorted({judgement.model for judgement in judgements}),
         prompts=sorted({judgement.prompt for judgement in judgements}),
         excluded=excluded,

@@ -33,7 +33,7 @@ from time import perf_counter
 from typing import Literal, TypeVar
 
 from api.services import Services
-from evals.answers import answer_contained, answer_matches, answer_record
+from evals.answers import answer_contained, answer_matches, answer_record, wilson
 from evals.cases import Case, read_cases
 from evals.runs import AnswerRecord, DocumentFacts, ProbeOutcome, Run, RunError, ScopeName
 from generate.excerpts import read_excerpts
@@ -249,7 +249,8 @@ def trap_probes(
 def _swap_number(sentence: str, page: Page, random_: random.Random) -> tuple[str, str] | None:
     """A number of the sentence, and one of the same look that does not stand on the page."""
     on_page = page.text
-    for found in _NUMBER.finditer(sentence):
+    # A short number stands in an answer by chance.
+    for found in sorted(_NUMBER.finditer(sentence), key=lambda found: -len(found[0])):
         number = found[0]
         if sentence.find(number) != found.start() or number == "0":
             continue  # Replacing the first one would replace another.
@@ -357,6 +358,8 @@ def ask_probes(
         answer = services.answer_from(probe.question, probe.pages)
         record = answer_record(answer, perf_counter() - began)
         fell, reason = fell_for_it(probe, record)
+        if record.extractive and services.vlm is not None:
+            fell, reason = None, "the model was away, and pages were quoted instead"
         outcomes.append(
             ProbeOutcome(
                 kind=probe.kind,
@@ -443,15 +446,6 @@ class Rate:
     rate: float | None
     low: float | None
     high: float | None
-
-
-def wilson(successes: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927), within 0..1; ``z`` 1.96 is 95 %, ``n`` > 0."""
-    share = successes / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    return low, 1.0 if successes == n else min(1.0, middle + half)
 
 
 def rates(outcomes: Sequence[ProbeOutcome]) -> dict[str, Rate]:
@@ -610,9 +604,7 @@ def make_probes(
         for page in services.catalog.pages([PageRef(id, index)]).values()
     )
     asked = _chosen([c for c in cases if c.answerable and c.pages], limit, seed, lambda c: c.id)
-    negative, excluded = negative_probes(
-        services, asked, ids, scope=scope, collection=collection
-    )
+    negative, excluded = negative_probes(services, asked, ids, scope=scope, collection=collection)
     names = {id: name for name, id in ids.items()}
     excluded += [
         f"page {ref.number} of {names[ref.document_id]}: it has no text"

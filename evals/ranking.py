@@ -315,7 +315,7 @@ class RankingTables:
     ``variants`` is the ablation, ``search`` first; ``groups`` are the cases of ``search`` by kind
     of evidence, length of the document, source of the gold pages' text, number of gold pages and
     format of the answer; ``seconds`` the median and the 95th percentile of a search.
-    ``unscored`` has a line on each case that could be asked and cannot be scored.
+    ``excluded``, ``remarks`` and ``failed_documents`` are the run's.
     """
 
     scope: str
@@ -325,8 +325,8 @@ class RankingTables:
     variants: Sequence[Variant]
     groups: Mapping[str, Mapping[str, Row]]
     seconds: tuple[float, float] | None
-    unscored: Sequence[str]
     excluded: Sequence[str]
+    remarks: Sequence[str]
     failed_documents: Sequence[str]
 
 
@@ -345,12 +345,8 @@ def ranking_tables(run: Run, k: int | None = None) -> RankingTables:
         seconds=(float(np.percentile(seconds, 50)), float(np.percentile(seconds, 95)))
         if seconds
         else None,
-        unscored=[
-            f"case {outcome.case.id}: it names no page with the evidence"
-            for outcome in run.outcomes
-            if outcome.case.answerable and not outcome.gold
-        ],
         excluded=run.excluded,
+        remarks=run.remarks,
         failed_documents=run.failed_documents,
     )
 

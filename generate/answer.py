@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -20,6 +20,10 @@ NOT_FOUND = "Nothing in the indexed pages answers this question."
 
 _WORTH_ASKING_AGAIN = 0.2
 """Share of the time for an answer that must be left for a second try to begin."""
+
+FittedFor = Callable[[str, str], float | None]
+"""The threshold fitted to a document's collection (by document id) for an answering model (by
+name); None where there is none."""
 
 # What goes wrong with one question; what is wrong with the installation is not glossed over.
 _NO_ANSWER = (ModelServerError, OutOfMemory, PromptTooLong, StoreError)
@@ -77,13 +81,20 @@ class Answerer:
         settings: AnswerSettings,
         *,
         fallback: AnsweringModel | None = None,
+        fitted: FittedFor = lambda document_id, model: None,
     ) -> None:
         """``fallback`` answers, and the answer says so, where ``model`` cannot be reached or says
-        nothing that can be read."""
+        nothing that can be read. ``fitted`` goes before ``settings.threshold``."""
         self._model = model
         self._pages = pages
         self._settings = settings
         self._fallback = fallback
+        self._fitted = fitted
+
+    @property
+    def model(self) -> str:
+        """The name of the model that answers, where it can be reached."""
+        return self._model.name
 
     def answer(
         self, asked: Asked | str, hits: Sequence[Hit], *, on_text: OnText | None = None
@@ -91,6 +102,8 @@ class Answerer:
         """Answer from the first ``settings.pages`` of ``hits``, or decline.
 
         ``hits`` are kept in the answer as they are: after a decline they are the nearest pages.
+        The threshold is the one fitted, for the model that answered, to the collection of the page
+        that the answer quotes first, or of the first page shown where it quotes none.
         An answer with a citation that does not hold is asked for once again, and the better of the
         two is kept. ``on_text`` gets the text as it comes: its pieces since the last None are the
         answer's. ``timings_ms`` has ``load``, ``generate`` and ``check``. Blocks; raises ModelError
@@ -127,7 +140,7 @@ class Answerer:
                     draft = model.generate(asked, pages, seconds=seconds, on_text=hear)
                     best = _check(draft, top, shown)
         generated = perf_counter()
-        status = self._status(best, extractive=model.extractive)
+        status = self._status(best, model, list(shown))
         notes += best.draft.notes
         if best.objections and status != "not_found":
             notes += [
@@ -210,13 +223,22 @@ class Answerer:
             return first if first.verified else second
         return second if second.holds > first.holds else first
 
-    def _status(self, checked: _Checked, *, extractive: bool) -> AnswerStatus:
+    def _status(
+        self, checked: _Checked, model: AnsweringModel, shown: Sequence[PageRef]
+    ) -> AnswerStatus:
         draft = checked.draft
-        if not draft.text or draft.support < self._settings.threshold:
+        if not draft.text or draft.support < self._threshold(checked, model, shown):
             return "not_found"
-        if extractive:
+        if model.extractive:
             return "answered" if checked.citations else "not_found"
         return "answered" if checked.verified else "unverified"
+
+    def _threshold(
+        self, checked: _Checked, model: AnsweringModel, shown: Sequence[PageRef]
+    ) -> float:
+        cited = [citation.ref for citation in checked.citations]
+        fitted = self._fitted((cited or shown)[0].document_id, model.name)
+        return self._settings.threshold if fitted is None else fitted
 
 
 def _check(draft: Draft, hits: dict[PageRef, Hit], shown: dict[PageRef, Page]) -> _Checked:

@@ -126,7 +126,24 @@ CREATE TABLE tags (
 CREATE INDEX tags_tag ON tags (tag);
 """
 
-_MIGRATIONS = (_V1, _V2, _V3)
+_V4 = """
+-- Below which support an answering model's answers in a collection are declined, and on how many
+-- cases that rests.
+CREATE TABLE thresholds (
+    collection TEXT NOT NULL,
+    model TEXT NOT NULL,
+    threshold REAL NOT NULL CHECK (threshold BETWEEN 0 AND 1),
+    answerable INTEGER NOT NULL,
+    unanswerable INTEGER NOT NULL,
+    false_declines INTEGER NOT NULL,
+    declined INTEGER NOT NULL,
+    cases_sha256 TEXT NOT NULL,
+    fitted_at TEXT NOT NULL,
+    PRIMARY KEY (collection, model)
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = (_V1, _V2, _V3, _V4)
 """What makes version n of version n - 1. Never change one that was released: add another."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -15,6 +15,9 @@ RetrieverName = Literal["sparse", "dense", "tokens", "patches", "clip", "page-nu
 BUNDLED = "minilm-l6-v2"
 """The text model that comes with Pageglass and needs no checkpoint."""
 
+QUOTING = "extractive-minilm"
+"""What answers by quotes say answered."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileModels:

@@ -972,6 +972,20 @@ class BackupResponse(_Response):
     vectors: bool = Field(description="Otherwise they are on the Qdrant server only.")
 
 
+class ThresholdModel(_Response):
+    """Below which support a model's answers in a collection are declined, and on what it rests."""
+
+    collection: str
+    model: str = Field(description="The answering model it was fitted for; others do not use it.")
+    threshold: float
+    answerable: int = Field(description="Cases that have an answer.")
+    unanswerable: int = Field(description="Cases that have none.")
+    false_declines: int = Field(description="Answerable ones that it declines.")
+    declined: int = Field(description="Unanswerable ones that it declines.")
+    cases_sha256: str
+    fitted_at: str
+
+
 class StatusModel(_Response):
     """What a data folder holds."""
 
@@ -984,6 +998,12 @@ class StatusModel(_Response):
     pages: int
     collections: dict[str, int] = Field(description="Indexed pages by collection.")
     disk_bytes: int
+    answering_model: str | None = Field(
+        default=None, description="What answers say answered; null where its server decides."
+    )
+    thresholds: list[ThresholdModel] = Field(
+        default=[], description="What was fitted to collections: `pageglass eval calibrate`."
+    )
 
 
 class Alive(_Response):

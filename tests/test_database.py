@@ -7,13 +7,16 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import ingest.database
 from ingest.catalog import Catalog
 from ingest.database import SCHEMA_VERSION, Database
 from ingest.jobs import Jobs
+from ingest.thresholds import FittedThreshold, Thresholds
 from pageglass.errors import StoreError
 from pageglass.settings import IngestSettings
 
@@ -58,6 +61,35 @@ def test_a_catalog_of_version_1_becomes_the_present_one_and_loses_nothing(tmp_pa
     # What it was stays beside it.
     assert tables(tmp_path / "catalog.v1.sqlite") == {"documents", "sources", "pages", "stages"}
     Database(path).close()
+
+
+def test_a_catalog_of_version_3_gets_a_place_for_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "catalog.sqlite"
+    monkeypatch.setattr("ingest.database._MIGRATIONS", ingest.database._MIGRATIONS[:3])
+    monkeypatch.setattr("ingest.database.SCHEMA_VERSION", 3)
+    old = Database(path)
+    Catalog(old).enqueue(collection="c", sha256="s1", source="/a", name="a.pdf")
+    old.close()
+    monkeypatch.undo()
+    assert "thresholds" not in tables(path)
+    database = Database(path)
+    [document] = Catalog(database).documents()
+    thresholds = Thresholds(database)
+    kept = FittedThreshold("c", "m", 0.25, 40, 10, 1, 6, "0" * 64, "2026-01-01T00:00:00+00:00")
+    thresholds.put(kept)
+    # A second one for the same model takes its place.
+    thresholds.put(replace(kept, threshold=0.75))
+    thresholds.put(replace(kept, model="other"))
+    assert [one.threshold for one in thresholds.list(["c"])] == [0.75, 0.25]
+    assert thresholds.list(["d"]) == []
+    assert thresholds.of_document(document.id, "m") == 0.75
+    assert thresholds.of_document(document.id, "unknown") is None
+    assert thresholds.of_document("unknown", "m") is None
+    assert (thresholds.forget("c"), thresholds.forget("c")) == (2, 0)
+    assert database.integrity() == []
+    database.close()
 
 
 def test_a_migration_cut_short_leaves_the_old_version(

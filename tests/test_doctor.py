@@ -98,7 +98,7 @@ def test_all_is_well_with_the_profile_that_needs_nothing(run: Run) -> None:
     names = [line.removeprefix("ok       ").partition(":")[0] for line in lines]
     assert names == [
         *("python", "packages", "models", "answering", "page cost", "vectors", "ocr"),
-        *("data folder", "free disk", "owner", "index"),
+        *("data folder", "free disk", "owner", "index", "calibration"),
     ]
     assert done.returncode == 0
     assert "ok       answering: quotes the pages; no model is asked" in lines

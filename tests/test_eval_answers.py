@@ -40,7 +40,7 @@ from pageglass.types import Answer, Citation, PageRef, Usage
 
 
 def gold(answer: str | None, format: str = "", *, answerable: bool = True, **more: Any) -> Case:
-    fields = {"id": "a", "question": "What?", "document": "log.pdf", **more}
+    fields: dict[str, Any] = {"id": "a", "question": "What?", "document": "log.pdf", **more}
     return Case(answer=answer, answer_format=format, answerable=answerable, **fields)
 
 
@@ -102,6 +102,9 @@ def run_of(*outcomes: Outcome, **more: Any) -> Run:
         ("Float", "2.4", "2.4 million", 1),
         ("Float", "21%", "between 20 and 22 %", 0),
         ("Float", "21%", NOT_FOUND, 0),
+        ("Float", "0.25", "0", 0),
+        ("Float", "0", "0.0", 1),
+        ("Float", "21.4%", "0.21", 1),
         ("Str", "The linkspan failed", "the linkspan failed", 1),
         ("Str", "The linkspan failed", "A crew of nine was ill", 0),
         ("Str", "https://pump.example/a", "https://pump.example/b", 0),
@@ -226,11 +229,13 @@ def test_strings_and_f1_do_not_care_which_is_gold(one: str, other: str) -> None:
     assert token_f1(one, other) == token_f1(other, one)
 
 
-@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_floats_do_not_care_which_is_gold(one: float, other: float) -> None:
-    first, second = f"{one:.3f}", f"{other:.3f}"
+@given(st.floats(-1e6, 1e6), st.floats(0.9, 1.1))
+def test_floats_of_one_unit_do_not_care_which_is_gold(one: float, times: float) -> None:
+    first, second = f"{one:.3f}", f"{one * times:.3f}"
     there = answer_matches(gold(first, "Float"), second)
     assert there == answer_matches(gold(second, "Float"), first)
+    if 0.992 < times < 1.008 and abs(one) > 1:
+        assert there == 1
 
 
 @given(st.lists(WORDS.map(str.strip).filter(bool), min_size=1, max_size=4).flatmap(
@@ -347,12 +352,22 @@ def test_documents_are_drawn_whole() -> None:
     assert mean_of({}).n == 0
 
 
+def test_where_all_are_alike_nothing_is_certain() -> None:
+    same = mean_of({f"d{i}": [1.0] * 9 for i in range(4)})
+    assert (same.n, same.mean, same.high) == (36, 1, 1)
+    # Four documents, not 36 cases: 1 / (1 + 1.96^2 / 4).
+    assert same.low == pytest.approx(1 / (1 + 1.959964**2 / 4))
+    alone = mean_of({"d": [0.0] * 9})
+    assert alone.low == 0
+    assert alone.high == pytest.approx(1 - 1 / (1 + 1.959964**2 / 9))
+
+
 def test_the_tables_are_printed_for_people_and_programs(tmp_path: Path) -> None:
     write_run(a_run(), tmp_path / "run.json")
     done = CliRunner().invoke(app, ["eval", "answers", "run.json"])
     assert done.exit_code == 0, done.output
     (line,) = [one for one in done.stdout.splitlines() if one.startswith("format Int")][:1]
-    assert "0.000 [0.000, 0.000] n=1" in line
+    assert "0.000 [0.000, 0.793] n=1" in line
     assert "excluded: 4" in done.stderr
     done = CliRunner().invoke(app, ["eval", "answers", "run.json", "--json"])
     tables = json.loads(done.stdout)

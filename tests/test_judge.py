@@ -55,7 +55,8 @@ class Desk:
     document: str
 
     def judge(self, **more: Any) -> Judge:
-        return Judge(self.vlm, self.services, **{"seconds": 20.0, **more})
+        settings: dict[str, Any] = {"seconds": 20.0, **more}
+        return Judge(self.vlm, self.services, **settings)
 
     def outcome(self, said: str, *, case: Any = None, cited: int = 2, **more: Any) -> Outcome:
         """An answer on the failed pump that cites a page; the evidence is on page 1."""
@@ -344,6 +345,7 @@ def test_agreement_with_a_person_is_counted(tmp_path: Path) -> None:
     assert found.accuracy.mean == pytest.approx(0.8)
     # Expected: .6 x .4 + .4 x .6 = .48.
     assert found.kappa == pytest.approx((0.8 - 0.48) / (1 - 0.48))
+    assert found.kappa is not None
     assert found.kappa_low is not None
     assert found.kappa_high is not None
     assert -1 <= found.kappa_low < found.kappa <= found.kappa_high <= 1
@@ -416,7 +418,7 @@ def test_the_commands_judge_compare_and_say_how_far_to_trust(folder: tuple[Path,
         server.context = 10_000
         done = invoke("judge", "run.json", "--url", server.url)
         assert done.exit_code == 0, done.output
-        assert "1.000 [1.000, 1.000] n=2" in done.stdout
+        assert "1.000 [0.342, 1.000] n=2" in done.stdout
         assert prompts.judge_prompt() in done.stdout
         (first, _) = read_run(path / "run.json").outcomes
         assert first.judgement is not None

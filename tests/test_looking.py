@@ -7,11 +7,12 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from api.backend import look, open_backend
-from api.looking import Looking, seconds_left
+from api.looking import Looking, answering_model, seconds_left
 from api.owner import Owner, OwnerLock
 from api.remote import RemoteServices
 from api.services import Services
@@ -19,8 +20,9 @@ from ingest.catalog import Catalog
 from ingest.database import Database
 from ingest.jobs import FOLDER, Jobs
 from ingest.sources import FileState
+from ingest.thresholds import FittedThreshold
 from pageglass.errors import CollectionNameError, FolderInUse, StoreError
-from pageglass.settings import IngestSettings, Settings
+from pageglass.settings import IngestSettings, Settings, load_settings
 from tests.serving import serving
 from tests.test_app import FERRY, TURBINE
 from tests.tiny import page, pdf
@@ -154,6 +156,28 @@ def test_the_server_s_word_is_the_catalog_s(
         assert remote.job_counts() == looking.job_counts() == {"done": 2}
         assert remote.status() == looking.status()
         assert remote.held() == looking.held() == []
+        kept = FittedThreshold(
+            "default", "m", 0.25, 40, 10, 1, 6, "0" * 64, "2026-01-01T00:00:00+00:00"
+        )
+        services.thresholds.put(kept)
+        assert remote.status() == looking.status() == services.status()
+        assert remote.status().thresholds == (kept,)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ({}, "extractive-minilm"),
+        ({"profile": "cpu"}, "HuggingFaceTB/SmolVLM-500M-Instruct"),
+        ({"models": {"answer": "org/reader@main"}}, "org/reader"),
+        ({"models": {"answer": "org/reader"}, "answer": {"url": "http://h/v1"}}, "org/reader"),
+        ({"answer": {"url": "http://h/v1"}}, None),
+    ],
+)
+def test_who_answers_is_known_without_asking(
+    tmp_path: Path, section: dict[str, Any], name: str | None
+) -> None:
+    assert answering_model(load_settings({"data_dir": tmp_path, **section})) == name
 
 
 class Pace:

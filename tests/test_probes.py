@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from api.services import Services
+from evals.answers import wilson
 from evals.cases import Case
 from evals.probes import (
     GAVE_GOLD,
@@ -27,7 +28,6 @@ from evals.probes import (
     rates,
     things,
     trap_probes,
-    wilson,
     yes_or_no,
 )
 from evals.runs import ProbeOutcome, read_run
@@ -347,6 +347,10 @@ def test_a_model_is_asked_like_a_quoting_one(settings: Settings, tmp_path: Path)
             (unclear,) = ask_probes(services, [absent])
             assert unclear.fell_for_it is None
             assert absent.question in server.completions[0].text
+            server.misbehave("broken_body")
+            (away,) = ask_probes(services, [absent])
+            assert away.fell_for_it is None
+            assert "away" in away.reason
 
 
 # The command

@@ -26,6 +26,7 @@ import pytest
 
 from api.access import PUBLIC
 from api.services import Services
+from ingest.thresholds import FittedThreshold
 from pageglass.settings import load_settings
 from tests.openai_server import openai_server
 from tests.serving import serving
@@ -44,6 +45,9 @@ QUOKKA = (
     "Vermilion ledgers of Zanthoria: the ferry made nine million guilders of kumquats.",
 )
 """What the other tenant has; some words are ours, too."""
+
+STRICT = 0.9871236
+"""The threshold fitted to what the other tenant has."""
 
 Params = dict[str, Any]
 Requests = Callable[[str, str], list[Params]]
@@ -270,6 +274,11 @@ def fill(services: Services, files: Mapping[str, bytes], tenants: Mapping[str, T
         services.cancel(add(prefix, "cancelled"))
     for prefix in tenants:
         add(prefix, "queued")
+    if "borealis" in tenants:
+        model, at = services.answering_model, "2026-01-01T00:00:00+00:00"
+        services.thresholds.put(
+            FittedThreshold(THEIRS, model, STRICT, 87, 12, 3, 4, f"{STRICT}", at)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -473,7 +482,7 @@ def secrets(world: World) -> set[str]:
         page = world.services.page(world.theirs.documents["done"], number)
         told |= {page.image.removesuffix(".jpg"), page.render_hash}
     told |= {key.id for key in world.services.keys.list() if key.name.startswith("borealis")}
-    return told | {"worker-borealis", "/borealis/"}
+    return told | {"worker-borealis", "/borealis/", f"{STRICT}"}
 
 
 def assert_nothing_of_theirs(

@@ -17,6 +17,7 @@ from generate.citations import find_quote, misread
 from generate.excerpts import MAX_WORDS, Excerpt, read_excerpts, text_of
 from generate.models import Asked, Draft, OnText, ShownPage
 from generate.question import Question, Term, has_number, read_question, stems
+from pageglass.profiles import QUOTING
 from pageglass.types import Page
 from retrieval.encoders.minilm import MiniLM, Passage
 
@@ -76,7 +77,7 @@ class _Candidate:
 class ExtractiveModel:
     """Quotes the passages of the shown pages that answer. Safe to share between threads."""
 
-    name = "extractive-minilm"
+    name = QUOTING
     extractive = True
 
     def __init__(self, encoder: MiniLM) -> None:
