@@ -544,7 +544,6 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
     from rich.table import Table
 
     from api import printing
-    from evals.ranking import FEWEST_DOCUMENTS
 
     metrics = list(tables.variants[0].scores)
     if not metrics:
@@ -573,16 +572,23 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
             _show(table)
         cases = f"{tables.cases} cases of {tables.documents} documents, scope {tables.scope}"
         typer.echo(f"{cases}; intervals: 95 %, bootstrap over documents")
-        if tables.documents < FEWEST_DOCUMENTS:
-            typer.echo(
-                f"fewer than {FEWEST_DOCUMENTS} documents tell too little of others to have any"
-            )
+        _caution(tables.documents)
     if tables.seconds is not None:
         half, most = tables.seconds
         typer.echo(f"a search took {half:.3f} s (median), {most:.3f} s (95th percentile)")
     _print_excluded([*tables.excluded, *tables.failed_documents])
     for line in tables.remarks:
         typer.echo(printing.one_line(line), err=True)
+
+
+def _caution(documents: int) -> None:
+    """Say what intervals of few documents are worth."""
+    from evals.ranking import FEW_DOCUMENTS
+
+    if documents == 1:
+        typer.echo("a single document tells nothing of others: no intervals")
+    elif documents < FEW_DOCUMENTS:
+        typer.echo(f"intervals of fewer than {FEW_DOCUMENTS} documents are too narrow")
 
 
 def _show(table: Table) -> None:
@@ -664,6 +670,7 @@ def compare_command(
         )
     _show(table)
     typer.echo(f"{found[0].cases} cases of {found[0].documents} documents")
+    _caution(found[0].documents)
     for what, ids in asdict(unpaired).items():
         if ids:
             named = ", ".join(printing.one_line(id) for id in ids)
