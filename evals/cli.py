@@ -688,6 +688,7 @@ def misses_command(
     pageglass eval misses run.json
     """
     _begin(ctx, as_json)
+    from collections import Counter
     from dataclasses import asdict
 
     from rich.table import Table
@@ -707,18 +708,19 @@ def misses_command(
         )
         return
     table = Table("cause", "cases", "right document", "wrong document", "gold pages missed")
-    cases = found.case_counts()
-    missed = {str(cause): sum(counts) for cause, counts in found.page_counts().items()}
+    cases = Counter((miss.cause, miss.document_found) for miss in found.cases)
+    pages = found.page_counts()
+    missed = {str(cause): sum(counts) for cause, counts in pages.items()}
     for cause in (*PAGE_CAUSES, *ANSWER_CAUSES):
-        right, wrong = cases.get(cause, (0, 0))
-        lost = missed.get(cause, 0)
-        if not (right or wrong or lost):
-            continue
-        table.add_row(cause, *(str(n) if n else "" for n in (right + wrong, right, wrong, lost)))
+        # A question without an answer has no right document.
+        right, wrong, neither = (cases[cause, there] for there in (True, False, None))
+        counts = (right + wrong + neither, right, wrong, missed.get(cause, 0))
+        if any(counts):
+            table.add_row(cause, *(str(count or "") for count in counts))
     lost = sum(missed.values())
-    totals = [sum(of) for of in zip(*cases.values(), strict=True)] or [0, 0]
+    ends = (sum(miss.document_found is there for miss in found.cases) for there in (True, False))
     table.add_section()
-    table.add_row("", *(str(n) for n in (sum(totals), *totals, lost)))
+    table.add_row("", *(str(count) for count in (len(found.cases), *ends, lost)))
     _show(table)
     typer.echo(
         f"{len(found.cases)} of {found.asked} cases failed; {lost} of {found.gold} gold pages are"
