@@ -544,7 +544,6 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
     from rich.table import Table
 
     from api import printing
-    from evals.ranking import FEWEST_DOCUMENTS
 
     metrics = list(tables.variants[0].scores)
     if not metrics:
@@ -573,18 +572,23 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
             _show(table)
         cases = f"{tables.cases} cases of {tables.documents} documents, scope {tables.scope}"
         typer.echo(f"{cases}; intervals: 95 %, bootstrap over documents")
-        if tables.documents < FEWEST_DOCUMENTS:
-            typer.echo(
-                f"fewer than {FEWEST_DOCUMENTS} documents tell too little of others to have any"
-            )
+        _caution(tables.documents)
     if tables.seconds is not None:
         half, most = tables.seconds
         typer.echo(f"a search took {half:.3f} s (median), {most:.3f} s (95th percentile)")
     _print_excluded([*tables.excluded, *tables.failed_documents])
-    if tables.unscored:
-        typer.echo(f"asked, but not scored: {len(tables.unscored)}", err=True)
-        for line in tables.unscored:
-            typer.echo(f"  {printing.one_line(line)}", err=True)
+    for line in tables.remarks:
+        typer.echo(printing.one_line(line), err=True)
+
+
+def _caution(documents: int) -> None:
+    """Say what intervals of few documents are worth."""
+    from evals.ranking import FEW_DOCUMENTS
+
+    if documents == 1:
+        typer.echo("a single document tells nothing of others: no intervals")
+    elif documents < FEW_DOCUMENTS:
+        typer.echo(f"intervals of fewer than {FEW_DOCUMENTS} documents are too narrow")
 
 
 def _show(table: Table) -> None:
@@ -666,6 +670,7 @@ def compare_command(
         )
     _show(table)
     typer.echo(f"{found[0].cases} cases of {found[0].documents} documents")
+    _caution(found[0].documents)
     for what, ids in asdict(unpaired).items():
         if ids:
             named = ", ".join(printing.one_line(id) for id in ids)
@@ -683,6 +688,7 @@ def misses_command(
     pageglass eval misses run.json
     """
     _begin(ctx, as_json)
+    from collections import Counter
     from dataclasses import asdict
 
     from rich.table import Table
@@ -702,18 +708,19 @@ def misses_command(
         )
         return
     table = Table("cause", "cases", "right document", "wrong document", "gold pages missed")
-    cases = found.case_counts()
-    missed = {str(cause): sum(counts) for cause, counts in found.page_counts().items()}
+    cases = Counter((miss.cause, miss.document_found) for miss in found.cases)
+    pages = found.page_counts()
+    missed = {str(cause): sum(counts) for cause, counts in pages.items()}
     for cause in (*PAGE_CAUSES, *ANSWER_CAUSES):
-        right, wrong = cases.get(cause, (0, 0))
-        lost = missed.get(cause, 0)
-        if not (right or wrong or lost):
-            continue
-        table.add_row(cause, *(str(n) if n else "" for n in (right + wrong, right, wrong, lost)))
+        # A question without an answer has no right document.
+        right, wrong, neither = (cases[cause, there] for there in (True, False, None))
+        counts = (right + wrong + neither, right, wrong, missed.get(cause, 0))
+        if any(counts):
+            table.add_row(cause, *(str(count or "") for count in counts))
     lost = sum(missed.values())
-    totals = [sum(of) for of in zip(*cases.values(), strict=True)] or [0, 0]
+    ends = (sum(miss.document_found is there for miss in found.cases) for there in (True, False))
     table.add_section()
-    table.add_row("", *(str(n) for n in (sum(totals), *totals, lost)))
+    table.add_row("", *(str(count) for count in (len(found.cases), *ends, lost)))
     _show(table)
     typer.echo(
         f"{len(found.cases)} of {found.asked} cases failed; {lost} of {found.gold} gold pages are"

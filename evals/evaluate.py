@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
 from api.services import FileReport, Services
 from evals.answers import answer_record
-from evals.cases import Case, Cases, read_cases
+from evals.cases import Case, Cases, Shelf, read_cases
 from evals.runs import (
     DEPTH,
     FUSION,
@@ -58,11 +58,10 @@ _REMEMBERED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The documents that cases may be about: ``named`` by id and by every name; ``failed`` has a
-    line on each that could not be indexed. ``only`` are the ids of all documents to search, where
-    there are others beside them."""
+    """The documents that cases may be about; ``failed`` has a line on each that could not be
+    indexed. ``only`` are the ids of all documents to search, where there are others beside them."""
 
-    named: Mapping[str, Sequence[Document]]
+    shelf: Shelf
     failed: tuple[str, ...] = ()
     only: tuple[str, ...] | None = None
 
@@ -70,16 +69,11 @@ class Found:
 def documents_here(services: Services, collection: str | None = None) -> Found:
     """The documents of the data folder, or of a collection of it; RunError where none is there."""
     documents = services.documents(collection=collection)
-    named: dict[str, list[Document]] = {}
-    for document in documents:
-        if document.pages_indexed:
-            for name in dict.fromkeys((document.id, document.name, *document.names)):
-                named.setdefault(name, []).append(document)
-    failed = tuple(f"{d.name}: {d.reason}" for d in documents if d.state == "failed")
-    if not named:
+    if not any(document.pages_indexed for document in documents):
         where = "the data folder" if collection is None else f"the collection {collection}"
         raise RunError(f"no document is indexed in {where}: `pageglass ingest PATH` adds some")
-    return Found(named, failed)
+    failed = tuple(f"{d.name}: {d.reason}" for d in documents if d.state == "failed")
+    return Found(Shelf.of(d if d.pages_indexed else replace(d, pages=0) for d in documents), failed)
 
 
 def index_folder(docs: Path) -> Path:
@@ -93,46 +87,25 @@ def documents_of_folder(
 ) -> Found:
     """Index a folder of files; ``told`` is called with what became of each. What an earlier run
     indexed and is gone from the folder is not among them. StoreError where none could be."""
-    named: dict[str, Sequence[Document]] = {}
+    there: dict[str, Document] = {}
     failed: list[str] = []
     for report in services.ingest([folder]):
         told(report)
-        name = Path(report.path).name
         if report.document is not None and report.document.pages:
-            named[name] = [services.document(report.document.id)]
+            there[report.document.id] = services.document(report.document.id)
         if report.outcome == "failed":
-            failed.append(f"{name}: {report.reason}")
-    if not named:
+            failed.append(f"{Path(report.path).name}: {report.reason}")
+    if not there:
         raise StoreError(f"no document of {folder} could be indexed")
-    ids = tuple(dict.fromkeys(d.id for documents in named.values() for d in documents))
-    others = {document.id for document in services.documents()}.difference(ids)
-    return Found(named, tuple(failed), ids if others else None)
+    others = any(document.id not in there for document in services.documents())
+    return Found(Shelf.of(there.values()), tuple(failed), tuple(there) if others else None)
 
 
 def cases_about(file: Path, found: Found) -> tuple[Cases, dict[str, str]]:
-    """The cases of a file about these documents, and the documents' ids by the cases' names.
-
-    A case whose document's name means several is excluded. RunError where the file cannot be read.
-    """
-    pages = {name: max(d.pages for d in documents) for name, documents in found.named.items()}
-    try:
-        cases = read_cases(file, pages)
-    except OSError as error:
-        raise RunError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise RunError(f"{file} is not UTF-8 text") from None
-    usable = [case for case in cases.usable if len(found.named[case.document]) == 1]
-    excluded = [
-        *cases.excluded,
-        *(
-            f"case {case.id}: {len(found.named[case.document])} documents are named"
-            f" {case.document!r}: name it by its id"
-            for case in cases.usable
-            if len(found.named[case.document]) > 1
-        ),
-    ]
-    ids = {case.document: found.named[case.document][0].id for case in usable}
-    return Cases(tuple(usable), tuple(excluded)), ids
+    """The cases of a file about these documents, and the documents' ids by the cases' names;
+    CasesError where the file cannot be read."""
+    cases = read_cases(file, found.shelf)
+    return cases, {case.document: found.shelf.id_of(case.document) for case in cases.usable}
 
 
 # Asking
@@ -206,6 +179,7 @@ def evaluate(
         },
         outcomes=tuple(outcomes),
         excluded=tuple(excluded),
+        remarks=cases.remarks,
         failed_documents=tuple(failed_documents),
     )
 

@@ -46,9 +46,9 @@ except ImportError:
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-FEWEST_DOCUMENTS = 5
-"""With fewer there is no interval: draws of four or less are of one document alone so often that
-the interval would end at the documents that happen to be there."""
+FEW_DOCUMENTS = 5
+"""Intervals of fewer are too narrow: draws of four or less are of one document alone so often that
+they end at the documents that happen to be there. Of one document there is none."""
 
 _SEED = 0
 
@@ -133,7 +133,7 @@ def _document_id(page: PageKey) -> str:
 @dataclass(frozen=True, slots=True)
 class Mean:
     """The mean of values of ``cases`` cases of ``documents`` documents, with the ends of its 95 %
-    interval: None where there are fewer than FEWEST_DOCUMENTS."""
+    interval: None where there is one document, which tells nothing of others."""
 
     value: float
     low: float | None
@@ -153,7 +153,7 @@ def mean_by_document(values: Iterable[tuple[str, float]]) -> Mean | None:
         return None
     cases = counts.total()
     mean = sum(sums.values()) / cases
-    if len(sums) < FEWEST_DOCUMENTS:
+    if len(sums) < 2:
         return Mean(mean, None, None, cases, len(sums))
     interval = bootstrap(
         (np.array(list(sums.values())), np.array([counts[document] for document in sums])),
@@ -193,7 +193,7 @@ def row(scored: Sequence[CaseScores]) -> Row:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A metric of the same cases in two rankings: the means, the mean difference ``second`` -
-    ``first`` with its interval by document (None: too few documents), and how many of the cases
+    ``first`` with its interval by document (None: a single document), and how many of the cases
     the second did better, worse and equally well."""
 
     metric: str
@@ -307,7 +307,7 @@ class RankingTables:
     ``variants`` is the ablation, ``search`` first; ``groups`` are the cases of ``search`` by kind
     of evidence, length of the document, source of the gold pages' text, number of gold pages and
     format of the answer; ``seconds`` the median and the 95th percentile of a search.
-    ``unscored`` has a line on each case that could be asked and cannot be scored.
+    ``excluded``, ``remarks`` and ``failed_documents`` are the run's.
     """
 
     scope: str
@@ -317,8 +317,8 @@ class RankingTables:
     variants: Sequence[Variant]
     groups: Mapping[str, Mapping[str, Row]]
     seconds: tuple[float, float] | None
-    unscored: Sequence[str]
     excluded: Sequence[str]
+    remarks: Sequence[str]
     failed_documents: Sequence[str]
 
 
@@ -337,12 +337,8 @@ def ranking_tables(run: Run, k: int | None = None) -> RankingTables:
         seconds=(float(np.percentile(seconds, 50)), float(np.percentile(seconds, 95)))
         if seconds
         else None,
-        unscored=[
-            f"case {outcome.case.id}: it names no page with the evidence"
-            for outcome in run.outcomes
-            if outcome.case.answerable and not outcome.gold
-        ],
         excluded=run.excluded,
+        remarks=run.remarks,
         failed_documents=run.failed_documents,
     )
 

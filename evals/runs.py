@@ -160,7 +160,8 @@ class DocumentFacts(_Record):
 
 class Run(_Record):
     """One evaluation. ``settings`` are those that shape results; ``excluded`` has a line for each
-    case that could not be used, ``failed_documents`` for each document that could not be indexed.
+    case that could not be used, ``remarks`` on what of the others counts less than it seems, and
+    ``failed_documents`` for each document that could not be indexed.
     ``collection`` None: all were searched. ``made_at`` is UTC, ISO 8601."""
 
     format: int = FORMAT
@@ -177,6 +178,7 @@ class Run(_Record):
     outcomes: tuple[Outcome, ...]
     probes: tuple[ProbeOutcome, ...] = ()
     excluded: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     failed_documents: tuple[str, ...] = ()
 
     def scored(self) -> Sequence[Outcome]:

@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 
 from api.cli import app
 from api.services import Services
-from evals.cases import Cases
+from evals.cases import Cases, CasesError
 from evals.evaluate import cases_about, documents_here, documents_of_folder, evaluate
 from evals.misses import find_misses
-from evals.runs import FUSION, RETRIEVER, WITHOUT, Outcome, Run, RunError, ScopeName, read_run
+from evals.runs import FUSION, RETRIEVER, WITHOUT, Outcome, Run, ScopeName, read_run
 from pageglass.settings import load_settings
 from pageglass.types import PageRef, Scope
 from retrieval.profiles import PAGE_NUMBER
@@ -286,7 +286,9 @@ def test_documents_that_share_a_name_are_not_guessed_at(
         + case("b", "When does the ferry leave?", [1], document=ids[0])
     )
     chosen, found = cases_about(file, documents_here(services))
-    assert chosen.excluded == ("case a: 2 documents are named 'log.pdf': name it by its id",)
+    (line,) = chosen.excluded
+    assert line.startswith("line 1: ")
+    assert ids[0] in line
     assert found == {ids[0]: ids[0]}
     (outcome,) = ran(services, file).outcomes
     assert outcome.gold[0].page == (ids[0], 1)
@@ -298,12 +300,14 @@ def test_a_folder_says_which_files_failed(services: Services, docs: Path) -> Non
     (docs / "broken.pdf").write_bytes(b"%PDF-1.7 nothing")
     told: list[str] = []
     found = documents_of_folder(services, docs, told=lambda file: told.append(file.path))
-    assert {*found.named} == {"log.pdf", "harbour.pdf"}
+    assert {*found.shelf.pages} == {"log.pdf", "harbour.pdf", *found.shelf.ids.values()}
     (line,) = found.failed
     assert line.startswith("broken.pdf: ")
     assert len(told) == 3
-    # In the data folder, the same document is known to have failed.
-    assert len(documents_here(services).failed) == 1
+    # In the data folder, the same document is known to have failed, and to have no pages.
+    here = documents_here(services)
+    assert len(here.failed) == 1
+    assert here.shelf.count("broken.pdf") == 0
 
 
 def eval_run(*args: str | Path) -> Result:
@@ -339,7 +343,7 @@ def test_a_run_on_documents_that_are_indexed(docs: Path, tmp_path: Path) -> None
     assert "line 3: log.pdf has no page 9" in done.stderr
     assert "line 6: " in done.stderr
     assert "case d: the question has" in done.stderr
-    assert "case e: it names no page with the evidence" in done.stderr
+    assert "line 5: no gold pages: it is left out of the rankings" in done.stderr
     run = read_run(out)
     assert {*by_id(run)} == {"a", "b", "e"}
     assert len(run.excluded) == 3
@@ -381,17 +385,12 @@ def test_a_run_on_a_folder_leaves_other_documents_alone(docs: Path, tmp_path: Pa
     assert (both.exit_code, "leave --collection out" in both.stderr) == (2, True)
 
 
-def test_files_of_cases_that_cannot_be_read_are_named(
+def test_a_file_of_cases_that_cannot_be_read_is_named(
     services: Services, docs: Path, tmp_path: Path
 ) -> None:
     list(services.ingest([docs]))
-    found = documents_here(services)
-    with pytest.raises(RunError, match=r"cannot read .*none\.jsonl"):
-        cases_about(tmp_path / "none.jsonl", found)
-    latin = tmp_path / "latin.jsonl"
-    latin.write_bytes(case("a", "Größe?", [1]).encode("utf-8").replace(b"\\u00f6", b"\xf6"))
-    with pytest.raises(RunError, match="is not UTF-8"):
-        cases_about(latin, found)
+    with pytest.raises(CasesError, match=r"cannot read .*none\.jsonl"):
+        cases_about(tmp_path / "none.jsonl", documents_here(services))
 
 
 def test_a_page_of_a_document_that_is_gone_has_no_text(

@@ -312,11 +312,18 @@ def test_every_miss_has_one_cause_and_a_hit_has_none(
 def test_misses_are_counted_and_listed(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     wrong = outcome(FOUND, answer=answered("the yard"), id="wrong")
-    write_run(run([outcome(FAR, id="low"), wrong, outcome(FOUND, id="good")]), file)
+    made_up = outcome(FOUND, answerable=False, answer=answered(), id="made-up")
+    write_run(run([outcome(FAR, id="low"), wrong, outcome(FOUND, id="good"), made_up]), file)
     printed = CliRunner().invoke(app, ["eval", "misses", str(file)])
     assert printed.exit_code == 0, printed.stderr
-    assert "2 of 3 cases failed; 1 of 3 gold pages are not among the first 2" in printed.stdout
+    assert "3 of 4 cases failed; 1 of 3 gold pages are not among the first 2" in printed.stdout
     lines = printed.stdout.splitlines()
+    rows = [line.split() for line in lines]
+    # Cases; in the right document, in a wrong one, neither; gold pages.
+    assert ["ranked", "low", "1", "1", "1"] in rows
+    assert ["cited", "but", "wrong", "1", "1"] in rows
+    assert ["not", "declined", "1"] in rows
+    assert ["3", "1", "1", "1"] in rows
     assert (
         "low: ranked low (wrong document): dense ranks it 4; a.pdf p. 1; Where does the pump stand?"
     ) in lines
@@ -325,9 +332,10 @@ def test_misses_are_counted_and_listed(tmp_path: Path) -> None:
     assert read["case_counts"] == {
         "ranked low": {"right_document": 0, "wrong_document": 1},
         "cited but wrong": {"right_document": 1, "wrong_document": 0},
+        "not declined": {"right_document": 1, "wrong_document": 0},
     }
     assert read["page_counts"] == {"ranked low": {"right_document": 0, "wrong_document": 1}}
-    assert [case["id"] for case in read["cases"]] == ["low", "wrong"]
+    assert [case["id"] for case in read["cases"]] == ["low", "wrong", "made-up"]
     # Among its first four the retriever had it.
     deeper = CliRunner().invoke(app, ["eval", "misses", str(file), "--json", "-k", "4"])
     assert json.loads(deeper.stdout)["cases"][0]["cause"] == "fusion"
