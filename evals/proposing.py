@@ -145,8 +145,8 @@ def propose(
     shelf = Shelf.of(documents)
     covered = _covered(known, shelf)
     sketches: list[Sketch] = []
-    # Documents in the order of their content: ids and dates of another index are others.
-    for document in sorted(documents, key=lambda d: (d.sha256, d.id)):
+    # By name: ids and dates of another index of the same files are others.
+    for document in sorted(documents, key=lambda d: (d.name, d.id)):
         for index in range(document.pages):
             try:
                 page = page_of(PageRef(document.id, index))
@@ -167,7 +167,8 @@ def propose(
     cases = list(_answerable(pages, count - without, books, page_of, write, rng))
     # Questions without an answer may be about any page: their words are only a mould.
     moulds = iter([*pages, *in_turn(useful, rng)])
-    cases += _unanswerable(moulds, without if cases else 0, books, page_of, rng)
+    if cases or without == count:
+        cases += _unanswerable(moulds, without, books, page_of, rng)
     return Proposals(tuple(cases), books.dropped, model)
 
 
@@ -221,11 +222,11 @@ def _answerable(
 def _case(draft: Question, page: Page, books: _Books) -> Case | None:
     """The case of a draft; None, and counted, where its quote does not stand there or stands in
     another document as well, or it was asked before."""
-    if _letters(draft.text) in books.asked:
-        books.drop("it was asked or rejected before")
-        return None
     if find_quote(page, draft.quote) is None:
         books.drop("its quote does not stand on the page")
+        return None
+    if _letters(draft.text) in books.asked:
+        books.drop("it was asked or rejected before")
         return None
     quote = _letters(draft.quote)
     same = {one.ref for one in books.sketches if quote in one.letters} | {page.ref}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
 
 from generate.excerpts import Excerpt, read_excerpts, text_of
@@ -35,7 +35,8 @@ _DATE = re.compile(
 )
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 _AMOUNT = re.compile(
-    r"(?<![\w.,$€£])(?:[$€£]\s?\d[\d,.]*\d|[$€£]\s?\d|\d[\d,.]*\d|\d)(?:\s?%| per ?cent)?(?![\w,.]?\d)"
+    r"(?<![\w.,$€£-])(?:[$€£]\s?\d[\d,.]*\d|[$€£]\s?\d|\d[\d,.]*\d|\d)(?:\s?%| per ?cent)?"
+    r"(?![\w,.-]?\d)(?![\w-]\w)"
 )
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,})*\b")
 _DEFINITION = re.compile(
@@ -46,6 +47,14 @@ _MEANING = re.compile(r"(?P<thing>[A-Z][\w'’-]*(?: [\w'’-]+){0,4}) means (?P
 _BE = re.compile(r"(?P<thing>[A-Z][\w'’ -]{2,60}?) (?P<verb>was|were|is|are) (?P<rest>.+)")
 _WHEN = re.compile(rf" (?:on|in) (?P<when>{_DATE.pattern}|{_YEAR.pattern})")
 _NUMBER = re.compile(r"[(\-]?[$€£]?\d[\d.,]*%?\)?")
+_TIME = re.compile(rf"{_MONTHS}|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day")
+_VAGUE = frozenset(
+    "all any few half many more most much no none one other several some two".split()
+)
+_LOOSE_ENDS = (".", ",", ";", ":", " and", " or", " of", " the", " to", " in", " for")
+# Words of a line further apart than this many line heights are different cells (generate.layout).
+_CELL_GAP = 1.2
+_CELL_WORDS = 4
 _SMALL = frozenset("The A An This In On At Of For".split())
 
 
@@ -73,8 +82,12 @@ def questions_of(page: Page, about: str, rng: random.Random) -> list[Question]:
     """Every question the rules make of a page, those of other kinds in turn; ``about`` is what the
     document is called."""
     kinds: dict[str, list[Question]] = {}
+    common = {word.text.strip(".,;:!?()") for word in page.words if word.text.islower()}
     for excerpt in read_excerpts(page):
-        made = _of_row(page, excerpt, about, rng) if excerpt.kind == "row" else _of_text(excerpt)
+        if excerpt.kind == "row":
+            made = _of_row(page, excerpt, about, rng)
+        else:
+            made = _of_text(excerpt, common)
         for kind, question in made:
             kinds.setdefault(kind, []).append(question)
     for made in kinds.values():
@@ -95,7 +108,7 @@ def without_answer(question: Question, name: str) -> Question | None:
     words = [
         word
         for word in re.findall(r"[^\W\d_]{3,}", question.named)
-        if word.lower() not in _POINTING and word not in _SMALL and word.lower() not in ("the",)
+        if word.lower() not in _POINTING and word.title() not in _SMALL
     ]
     if not words or question.named not in question.text:
         return None
@@ -106,32 +119,33 @@ def without_answer(question: Question, name: str) -> Question | None:
 
 
 def made_up_name(rng: random.Random, occurs: Callable[[str], bool]) -> str:
-    """A name that sounds like one and does not occur."""
+    """A name that sounds like one and does not occur (asked in lower case)."""
+    name = rng.choice("Vel Tar Quen Mor Sild Bran Osk Pell Drav Hul".split())
     while True:
-        name = "".join(
-            (rng.choice(("Vel", "Tar", "Quen", "Mor", "Sild", "Bran", "Osk", "Pell", "Drav", "Hul")),
-             rng.choice(("a", "o", "e", "u")),
-             rng.choice(("mar", "nick", "thorpe", "vane", "lund", "rell", "sted", "dor", "quist")))
-        )  # fmt: skip
+        name += rng.choice("aeou")
+        name += rng.choice("mar nick thorpe vane lund rell sted dor quist".split())
         if not occurs(name.lower()):
             return name
 
 
 def named_in(text: str) -> str:
     """The first name in a question, "" where it has none."""
-    found = _NAME.search(text)
-    return found[0] if found else ""
+    names = [found[0] for found in _NAME.finditer(text) if not _TIME.search(found[0])]
+    return names[0] if names else ""
 
 
 # Sentences
 
 
-def _of_text(excerpt: Excerpt) -> Iterator[tuple[str, Question]]:
+def _of_text(excerpt: Excerpt, common: Set[str]) -> Iterator[tuple[str, Question]]:
+    """What a sentence says; ``common`` are words that the page writes small."""
     text = re.sub(r"^\W+\s", "", excerpt.text)
     words = text.split()
     if len(words) not in _WORDS or not text[0].isupper() or text[-1] not in ".!":
         return
-    if words[0].lower().strip(",") in _POINTING or sum(c.isalpha() for c in text) < 0.6 * len(text):
+    if words[0].lower().strip(",") in _POINTING | _VAGUE or sum(
+        c.isalpha() for c in text
+    ) < 0.6 * len(text):
         return
     sentence = text[:-1]
 
@@ -139,23 +153,23 @@ def _of_text(excerpt: Excerpt) -> Iterator[tuple[str, Question]]:
         return Question(asked, answer, excerpt.text, named, PLAIN_TEXT)
 
     if found := _DEFINITION.fullmatch(sentence):
-        thing = _within(found["thing"])
+        thing = _within(found["thing"], common)
         if not _points(thing):
             asked = f"What {found['verb']} {thing}?"
             yield "definition", question(asked, found["what"], thing)
     if found := _MEANING.fullmatch(sentence):
-        thing = _within(found["thing"])
+        thing = _within(found["thing"], common)
         if not _points(thing):
             yield "definition", question(f"What does {thing} mean?", found["what"], thing)
     be = _BE.fullmatch(sentence)
     when = _WHEN.search(be["rest"]) if be else None
     if be and when and not _points(be["thing"]):
         rest = f"{be['rest'][: when.start()]}{be['rest'][when.end() :]}".strip(" ,")
-        thing = _within(be["thing"])
+        thing = _within(be["thing"], common)
         if 2 <= len(rest.split()) <= 20:
             yield "when", question(f"When {be['verb']} {thing} {rest}?", when["when"], thing)
     elif be and not _points(be["thing"]) and _AMOUNT.match(be["rest"]):
-        thing = _within(be["thing"])
+        thing = _within(be["thing"], common)
         if len(be["rest"].split()) <= 6:
             yield "amount", question(f"What {be['verb']} {thing}?", be["rest"], thing)
     if gap := _gap(sentence):
@@ -163,7 +177,7 @@ def _of_text(excerpt: Excerpt) -> Iterator[tuple[str, Question]]:
         shown = _around(sentence, start, end)
         yield (
             "gap",
-            question(f'Which {what} is left out: "{shown}"?', sentence[start:end], _named(shown)),
+            question(f'Which {what} is left out: "{shown}"?', sentence[start:end], named_in(shown)),
         )
 
 
@@ -172,12 +186,16 @@ def _gap(sentence: str) -> tuple[str, int, int] | None:
     if date := _DATE.search(sentence):
         return "date", *date.span()
     for amount in _AMOUNT.finditer(sentence):
-        if not _YEAR.fullmatch(amount[0]):
+        before = sentence[: amount.start()].split()
+        # "Bay 3" is a name.
+        numbered = len(before) > 1 and before[-1][0].isupper()
+        if not numbered and not _YEAR.fullmatch(amount[0]):
             money = amount[0][0] in "$€£"
             share = amount[0].endswith(("%", "cent"))
             return "amount" if money else "share" if share else "number", *amount.span()
-    if name := _NAME.search(sentence):
-        return "name", *name.span()
+    for name in _NAME.finditer(sentence):
+        if not _TIME.search(name[0]):
+            return "name", *name.span()
     if year := _YEAR.search(sentence):
         return "year", *year.span()
     return None
@@ -192,16 +210,11 @@ def _around(sentence: str, start: int, end: int) -> str:
     return f"{' '.join(left)} {GAP}{right}".strip()
 
 
-def _named(shown: str) -> str:
-    """What the words around a gap are about: a name in them, or their longest word."""
-    words = re.findall(r"[^\W\d_]{5,}", shown)
-    return named_in(shown) or max(words, key=len, default="")
-
-
-def _within(thing: str) -> str:
+def _within(thing: str, common: Set[str]) -> str:
     """What begins a sentence, as it is written within one."""
-    first, _, rest = thing.partition(" ")
-    return f"{first.lower()} {rest}" if first in _SMALL and rest else thing
+    first = thing.partition(" ")[0]
+    small = first in _SMALL or first.lower() in common
+    return first.lower() + thing[len(first) :] if small else thing
 
 
 def _points(thing: str) -> bool:
@@ -216,31 +229,43 @@ def _of_row(
     page: Page, row: Excerpt, about: str, rng: random.Random
 ) -> Iterator[tuple[str, Question]]:
     """What a cell says of its row under its column."""
-    words = [page.words[i] for i in row.words]
-    values = [n for n, word in enumerate(words) if _NUMBER.fullmatch(word.text)]
-    if not row.header or not values or len(words) > _QUOTE_WORDS:
+    cells = _cells(page, row)
+    values = [
+        n
+        for n, cell in enumerate(cells)
+        if n and len(cell) <= _CELL_WORDS and any(_NUMBER.fullmatch(word.text) for word in cell)
+    ]
+    if not row.header or not values or len(row.words) > _QUOTE_WORDS:
         return
-    label = " ".join(word.text for word in words[: values[0]]).strip(" .:|")
+    label = " ".join(word.text for word in cells[0]).strip(" .:|")
     if len(re.findall(r"[^\W\d_]", label)) < 4 or len(label) > 60:
         return
-    at = rng.choice(values)
-    column = _column(page, row, words[at])
-    if not column or column == label:
+    cell = cells[rng.choice(values)]
+    column = _column(page, row, cell)
+    if not column or column == label or column.endswith(_LOOSE_ENDS):
         return
-    if at + 1 < len(words) and words[at + 1].text == "%":
-        answer = f"{words[at].text}%"
-    elif words[at - 1].text in ("$", "€", "£"):
-        answer = words[at - 1].text + words[at].text
-    else:
-        answer = words[at].text
+    answer = " ".join(word.text for word in cell).strip(" ,;")
     asked = f'What is the figure for "{label}" under "{column}" in {about}?'
     yield "row", Question(asked, answer, text_of(page, row.words), label, TABLE)
 
 
-def _column(page: Page, row: Excerpt, cell: Word) -> str:
+def _cells(page: Page, row: Excerpt) -> list[list[Word]]:
+    """The row's words by cell, left to right."""
+    cells: list[list[Word]] = []
+    for i in row.words:
+        word = page.words[i]
+        tall = (word.box[3] - word.box[1]) * page.height
+        if cells and (word.box[0] - cells[-1][-1].box[2]) * page.width < _CELL_GAP * tall:
+            cells[-1].append(word)
+        else:
+            cells.append([word])
+    return cells
+
+
+def _column(page: Page, row: Excerpt, cell: list[Word]) -> str:
     """The words of the header that stand over a cell."""
-    x0, _, x1, _ = cell.box
-    slack = 0.5 * (x1 - x0)
+    x0, x1 = cell[0].box[0], cell[-1].box[2]
+    slack = 0.2 * (x1 - x0)
     over = [
         page.words[i].text
         for i in row.header
