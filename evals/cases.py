@@ -360,6 +360,12 @@ def _problem(case: Case, shelf: Shelf | None, usable: Mapping[str, Case]) -> str
         return "the id is empty"
     if case.id in usable:
         return f"id {_short(case.id)} stands twice"
+    return problem_of(case, shelf)
+
+
+def problem_of(case: Case, shelf: Shelf | None) -> str | None:
+    """Why a case cannot be used with the documents of ``shelf`` (None: with any); None where it
+    can."""
     if not case.question.strip():
         return "the question is empty"
     if shelf is not None:

@@ -48,7 +48,10 @@ def convert(
     from evals.cases import CasesError, read_cases, write_cases
 
     cases = read_cases(file, None)
-    _say_excluded(cases.excluded)
+    for line in cases.excluded:
+        typer.echo(f"excluded: {line}", err=True)
+    for line in cases.remarks:
+        typer.echo(line, err=True)
     if not cases.usable:
         raise CasesError(f"{file} holds no question that can be used")
     write_cases(out, cases.usable)
@@ -86,6 +89,63 @@ def save(
     typer.echo(f"review it: pageglass eval review {into}", err=True)
 
 
-def _say_excluded(lines: tuple[str, ...]) -> None:
-    for line in lines:
-        typer.echo(f"excluded: {line}", err=True)
+@app.command(short_help="Propose cases from an index, for you to review.")
+def new(
+    ctx: typer.Context,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The cases they are added to; what it has is skipped."),
+    ],
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many, at most.")] = 50,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", "-c", metavar="NAME", help="Of this one; default: of all."),
+    ] = None,
+    unanswerable: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of questions about what no page names."),
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Another seed picks other pages.")] = 0,
+) -> None:
+    """Propose questions whose answers stand on indexed pages, with gold page and quote, and some
+    that no page answers.
+
+    Where the profile has a model that looks at pages it writes them; without one, rules make them
+    of sentences and table rows, and these are easier to find than what people ask. Look at all of
+    them with `pageglass eval review`. Pages that cases of the file cover already are skipped, and
+    so are questions that were rejected.
+
+    \b
+    pageglass eval new --collection work --count 50 --out cases.jsonl
+    """
+    from evals.commands import propose_cases
+
+    propose_cases(
+        ctx,
+        out,
+        count=count,
+        collection=collection,
+        unanswerable=unanswerable,
+        seed=seed,
+    )
+
+
+@app.command(short_help="Accept, edit or reject cases on a local page.")
+def review(
+    ctx: typer.Context,
+    file: CasesFile,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 picks a free one.")
+    ] = 0,
+) -> None:
+    """Show cases one by one beside their pages, on a page that only this machine can open.
+
+    Every decision is saved at once; what is rejected goes to a file beside the cases, so that it is
+    not proposed again. Ctrl-C ends it.
+
+    \b
+    pageglass eval review cases.jsonl
+    """
+    from evals.commands import review_cases
+
+    review_cases(ctx, file, port=port)
