@@ -229,7 +229,12 @@ def _case(draft: Question, page: Page, books: _Books) -> Case | None:
         books.drop("it was asked or rejected before")
         return None
     quote = _letters(draft.quote)
-    same = {one.ref for one in books.sketches if quote in one.letters} | {page.ref}
+    over = [_letters(word) for word in draft.column.split()]
+    same = {page.ref} | {
+        one.ref
+        for one in books.sketches
+        if quote in one.letters and all(word in one.letters for word in over)
+    }
     if {ref.document_id for ref in same} != {page.ref.document_id}:
         books.drop("another document says the same")
         return None

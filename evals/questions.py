@@ -54,6 +54,7 @@ _VAGUE = frozenset(
 _LOOSE_ENDS = (".", ",", ";", ":", " and", " or", " of", " the", " to", " in", " for")
 # Words of a line further apart than this many line heights are different cells (generate.layout).
 _CELL_GAP = 1.2
+_HEADER_GAP = 0.6
 _CELL_WORDS = 4
 _SMALL = frozenset("The A An This In On At Of For".split())
 
@@ -61,13 +62,15 @@ _SMALL = frozenset("The A An This In On At Of For".split())
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question, its answer, and the words on the page that it rests on. ``named`` is the thing in
-    the question without which nothing is left to find; ``source`` the kind of evidence."""
+    the question without which nothing is left to find; ``source`` the kind of evidence. ``column``
+    are the words over a table's cell: a page without them does not answer it."""
 
     text: str
     answer: str
     quote: str
     named: str
     source: str
+    column: str = ""
 
     @property
     def answer_format(self) -> str:
@@ -87,7 +90,7 @@ def questions_of(page: Page, about: str, rng: random.Random) -> list[Question]:
         if excerpt.kind == "row":
             made = _of_row(page, excerpt, about, rng)
         else:
-            made = _of_text(excerpt, common)
+            made = _of_text(excerpt, common, about)
         for kind, question in made:
             kinds.setdefault(kind, []).append(question)
     for made in kinds.values():
@@ -137,7 +140,7 @@ def named_in(text: str) -> str:
 # Sentences
 
 
-def _of_text(excerpt: Excerpt, common: Set[str]) -> Iterator[tuple[str, Question]]:
+def _of_text(excerpt: Excerpt, common: Set[str], about: str) -> Iterator[tuple[str, Question]]:
     """What a sentence says; ``common`` are words that the page writes small."""
     text = re.sub(r"^\W+\s", "", excerpt.text)
     words = text.split()
@@ -150,6 +153,9 @@ def _of_text(excerpt: Excerpt, common: Set[str]) -> Iterator[tuple[str, Question
     sentence = text[:-1]
 
     def question(asked: str, answer: str, named: str) -> Question:
+        if GAP not in asked and not named_in(asked):
+            # "The largest item" is one of many, unless it is said where.
+            asked = f"{asked[:-1]}, according to {about}?"
         return Question(asked, answer, excerpt.text, named, PLAIN_TEXT)
 
     if found := _DEFINITION.fullmatch(sentence):
@@ -166,7 +172,7 @@ def _of_text(excerpt: Excerpt, common: Set[str]) -> Iterator[tuple[str, Question
     if be and when and not _points(be["thing"]):
         rest = f"{be['rest'][: when.start()]}{be['rest'][when.end() :]}".strip(" ,")
         thing = _within(be["thing"], common)
-        if 2 <= len(rest.split()) <= 20:
+        if 2 <= len(rest.split()) <= 12:
             yield "when", question(f"When {be['verb']} {thing} {rest}?", when["when"], thing)
     elif be and not _points(be["thing"]) and _AMOUNT.match(be["rest"]):
         thing = _within(be["thing"], common)
@@ -242,11 +248,11 @@ def _of_row(
         return
     cell = cells[rng.choice(values)]
     column = _column(page, row, cell)
-    if not column or column == label or column.endswith(_LOOSE_ENDS):
+    if not any(map(str.isalnum, column)) or column == label or column.endswith(_LOOSE_ENDS):
         return
     answer = " ".join(word.text for word in cell).strip(" ,;")
     asked = f'What is the figure for "{label}" under "{column}" in {about}?'
-    yield "row", Question(asked, answer, text_of(page, row.words), label, TABLE)
+    yield "row", Question(asked, answer, text_of(page, row.words), label, TABLE, column)
 
 
 def _cells(page: Page, row: Excerpt) -> list[list[Word]]:
@@ -263,12 +269,19 @@ def _cells(page: Page, row: Excerpt) -> list[list[Word]]:
 
 
 def _column(page: Page, row: Excerpt, cell: list[Word]) -> str:
-    """The words of the header that stand over a cell."""
+    """The words of the header right over a cell: its lowest line, and those that stand close."""
     x0, x1 = cell[0].box[0], cell[-1].box[2]
     slack = 0.2 * (x1 - x0)
     over = [
-        page.words[i].text
-        for i in row.header
-        if page.words[i].box[0] < x1 + slack and page.words[i].box[2] > x0 - slack
+        word
+        for word in (page.words[i] for i in row.header)
+        if word.box[0] < x1 + slack and word.box[2] > x0 - slack
     ]
-    return " ".join(over) if len(over) <= 6 else ""
+    top = max((word.box[3] for word in over), default=0.0)
+    kept: list[Word] = []
+    for word in sorted(over, key=lambda word: -word.box[3]):
+        if word.box[3] < top - _HEADER_GAP * (word.box[3] - word.box[1]):
+            break
+        top = min(top, word.box[1])
+        kept.append(word)
+    return " ".join(word.text for word in over if word in kept) if len(kept) <= 6 else ""

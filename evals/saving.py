@@ -93,6 +93,8 @@ def _saved(line: _Line) -> Saved:
             "the log leaves out what was asked: set server.log_text to true"
             " (PAGEGLASS_SERVER__LOG_TEXT=true), restart the server, and ask again"
         )
+    if not line.question.strip():
+        raise LogError("the request asked with a picture alone: a case needs words")
     notes: list[str] = []
     citations = line.citations or []
     # Words that stand on their page tell more than those that do not.

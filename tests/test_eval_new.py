@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from evals.proposing import BadQuestion, Proposals, in_turn, propose, read_quest
 from evals.review import rejected_file
 from generate.citations import find_quote
 from pageglass.settings import load_settings
-from pageglass.types import PageRef
+from pageglass.types import Document, PageRef
 from tests.openai_server import openai_server
 from tests.served import served
 from tests.tiny import page, pdf
@@ -149,6 +150,21 @@ def test_what_another_document_says_too_is_no_question_and_a_page_again_is_gold(
     (case,) = found.cases
     assert (case.document, case.pages, case.answer) == ("a.pdf", (2, 3), "312")
     assert found.dropped["another document says the same"] == 2
+
+
+def test_a_page_with_the_same_row_under_another_column_is_not_gold() -> None:
+    table = "Costs\nItem\t{0}\t2024\nRope, paint\t310\t295\n" + "and so on " * 14
+    drawn = [page(table.format(name)) for name in ("Tarn", "Moss", "Tarn")]
+    pages = {PageRef("d0", n): replace(one, ref=PageRef("d0", n)) for n, one in enumerate(drawn)}
+    shelf = [Document("d0", "c", "d0", "a.pdf", ("a.pdf",), 3, 3, "indexed", None, "2026")]
+    asked = {
+        case.question: case.pages
+        for seed in range(6)
+        for case in propose(shelf, pages.__getitem__, count=3, seed=seed, unanswerable=0).cases
+    }
+    assert asked['What is the figure for "Rope, paint" under "Tarn" in a?'] == (1, 3)
+    assert asked['What is the figure for "Rope, paint" under "Moss" in a?'] == (2,)
+    assert asked['What is the figure for "Rope, paint" under "2024" in a?'] == (1, 2, 3)
 
 
 def proposed(services: Services, **more: object) -> Proposals:

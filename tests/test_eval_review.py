@@ -313,7 +313,8 @@ def tab(browser: Browser, review: Reviewing) -> Iterator[Tab]:
 
 def wait_for_image(page: Page) -> None:
     expect(page.locator("#image")).to_have_attribute("src", re.compile("^blob:"))
-    page.wait_for_function("document.getElementById('image').naturalWidth > 0")
+    expect(page.locator("#image")).to_have_js_property("complete", True)
+    assert page.evaluate("document.getElementById('image').naturalWidth") > 0
 
 
 @needs_chromium

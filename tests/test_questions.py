@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ def made(page: Page, seed: int = 0) -> dict[str, Question]:
     [
         (
             "The feed pump is the machine that lifts water to the tower.",
-            "What is the feed pump?",
+            "What is the feed pump, according to yard log?",
             "the machine that lifts water to the tower",
         ),
         (
@@ -33,10 +34,14 @@ def made(page: Page, seed: int = 0) -> dict[str, Question]:
         ),
         (
             "The crane was inspected on 4 March 2024 by the harbour master.",
-            "When was the crane inspected by the harbour master?",
+            "When was the crane inspected by the harbour master, according to yard log?",
             "4 March 2024",
         ),
-        ("The average refund was 43 crowns.", "What was the average refund?", "43 crowns"),
+        (
+            "The average refund was 43 crowns.",
+            "What was the average refund, according to yard log?",
+            "43 crowns",
+        ),
         (
             "The city planted 312 lime trees along the canal.",
             'Which number is left out: "The city planted ___ lime trees along the canal"?',
@@ -107,6 +112,16 @@ def test_a_cell_is_asked_for_by_its_row_and_column() -> None:
     assert {q.source for q in found.values()} == {"Table"}
 
 
+def test_what_stands_far_above_a_column_is_not_its_header() -> None:
+    words = list(TABLE.words)
+    high = [replace(w, box=(w.box[0], 0.02, w.box[2], 0.03)) for w in words if w.text == "2024"]
+    moved = [replace(word, text="Place") for word in high]
+    shown = replace(TABLE, words=(*moved, *words))
+    asked = {text for seed in range(8) for text in made(shown, seed)}
+    assert 'What is the figure for "Staff costs" under "2024" in yard log?' in asked
+    assert not any("Place" in text for text in asked)
+
+
 def test_answers_have_the_format_of_what_they_are() -> None:
     formats = {"312": "Int", "4,350": "Int", "(1,137)": "Int", "3.5": "Float", "12%": "Float"}
     formats |= {"43 crowns": "Str", "": "Str", "Marrowgate": "Str"}
@@ -115,12 +130,15 @@ def test_answers_have_the_format_of_what_they_are() -> None:
 
 
 def test_a_question_about_another_thing_has_no_answer() -> None:
-    question = made(page("The feed pump is the machine that lifts water to the tower."))[
-        "What is the feed pump?"
-    ]
+    shown = page("The feed pump is the machine that lifts water to the tower.")
+    (question,) = made(shown).values()
     asked = without_answer(question, "Velamar")
     assert asked is not None
-    assert (asked.text, asked.answer, asked.quote) == ("What is the Velamar pump?", "", "")
+    assert (asked.text, asked.answer, asked.quote) == (
+        "What is the Velamar pump, according to yard log?",
+        "",
+        "",
+    )
     assert without_answer(Question("How many?", "3", "3", "", ""), "Velamar") is None
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from api.cli import app
@@ -144,6 +146,35 @@ def test_what_is_around_a_line_or_no_record_is_passed_over() -> None:
 def test_the_last_request_of_an_id_counts() -> None:
     lines = [record(citations=[place(1)]), record(citations=[place(2)])]
     assert find_request(lines, "a").case.pages == (2,)
+
+
+def test_a_picture_alone_is_no_case() -> None:
+    with pytest.raises(LogError, match="picture alone"):
+        find_request([record(question=" ", citations=[place(1)])], "a")
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([place(2)])
+FIELDS = ("question", "answer", "answer_status", "citations", "found", "question_characters")
+
+
+@given(
+    st.lists(
+        st.text(max_size=30)
+        | st.dictionaries(st.sampled_from(FIELDS), VALUES).map(
+            lambda fields: json.dumps({"request_id": "a"} | fields)
+        ),
+        max_size=4,
+    )
+)
+def test_any_log_gives_a_case_or_says_why_not(lines: list[str]) -> None:
+    try:
+        case = find_request(lines, "a").case
+    except LogError as error:
+        assert "\n" not in str(error)
+    else:
+        assert case.open
+        assert case.question.strip()
+        assert case.document
 
 
 def test_a_request_that_found_nothing_names_no_document() -> None:
