@@ -265,7 +265,7 @@ def ingest(
     \b
     pageglass ingest ~/papers report.pdf --collection work
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     paths = paths or []
     if len(paths) == 1 and not os.path.lexists(paths[0]):
         raise UsageError(f"no such file or folder: {paths[0]}")
@@ -315,7 +315,7 @@ def ask(
     \b
     pageglass ask "When does the lease end?" --save-pages cited/
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     with _open(ctx, settings) as backend:
         answer = backend.ask(
             _text(question),
@@ -362,7 +362,7 @@ def search(
     \b
     pageglass search "torque of the cover bolts" --top-k 3 --json
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     if save_heatmaps is not None and not question.strip():
         raise UsageError("--save-heatmaps shows what answers a question: give one")
     with _open(ctx, settings) as backend:
@@ -422,7 +422,7 @@ def extract(
     \b
     pageglass extract --schema invoice.json invoice-0815.pdf --json
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     wanted = _schema(schema)
     numbers = _page_numbers(pages) if pages is not None else []
     with _open(ctx, settings) as backend:
@@ -457,7 +457,7 @@ def status(
     \b
     pageglass status --follow
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     _check_follow(follow, as_json)
     with _look(ctx, settings) as onlooker:
         if follow:
@@ -507,7 +507,7 @@ def jobs(
     \b
     pageglass jobs --state dead
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     _check_follow(follow, as_json)
     states = _states(state or (["queued", "running"] if not as_json else []))
     with _look(ctx, settings) as onlooker:
@@ -542,7 +542,7 @@ def retry(
     \b
     pageglass retry report.pdf
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     if bool(documents) == every:
         raise UsageError("name the documents, or say --all")
     with _open(ctx, settings) as backend:
@@ -571,7 +571,7 @@ def cancel(
     \b
     pageglass cancel huge.pdf
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     with _open(ctx, settings) as backend:
         ids = _resolve(backend, documents, collection)
         for id in ids:
@@ -597,7 +597,7 @@ def deletions(
     \b
     pageglass deletions --keep
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     from ingest.sources import as_text
 
     if remove and keep:
@@ -646,7 +646,7 @@ def check(
     \b
     pageglass check --repair
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     from dataclasses import asdict
 
     with _open(ctx, settings) as backend:
@@ -679,7 +679,7 @@ def backup(
     \b
     pageglass backup /backups/monday
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from dataclasses import asdict
 
     with _open(ctx, settings) as backend:
@@ -706,7 +706,7 @@ def remove(
     \b
     pageglass rm report.pdf
     """
-    settings = _begin(ctx, as_json)
+    settings = begin(ctx, as_json)
     outcomes: list[dict[str, str]] = []
     with _open(ctx, settings) as backend:
         for wanted in documents:
@@ -758,7 +758,7 @@ def watch(
     \b
     pageglass watch ~/inbox
     """
-    settings = _begin(ctx, as_json, watch=_watch_flags(by_folder, poll))
+    settings = begin(ctx, as_json, watch=_watch_flags(by_folder, poll))
     if dry_run:
         _print_plan(ctx, settings, folders, collection, as_json)
         return
@@ -799,7 +799,7 @@ def serve(
     """
     flags = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     sections = {"server": flags, "watch": _watch_flags(by_folder, poll)}
-    settings = _begin(ctx, as_json=False, here=True, **sections)
+    settings = begin(ctx, as_json=False, here=True, **sections)
     _make_folders(watch or [])
     from api.serving import serve as serve_until_stopped
 
@@ -826,7 +826,7 @@ def mcp(ctx: typer.Context) -> None:
     \b
     pageglass mcp
     """
-    settings = _begin(ctx, as_json=False)
+    settings = begin(ctx, as_json=False)
     from api.mcp import serve as serve_tools
 
     try:
@@ -869,7 +869,7 @@ def keys_add(
     \b
     pageglass keys add intranet --scope ask --collection manuals --origin https://intranet.example
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
 
     with open_keys(settings.data_dir) as keys:
@@ -891,7 +891,7 @@ def keys_list(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     \b
     pageglass keys list
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
 
     with open_keys(settings.data_dir) as keys:
@@ -916,7 +916,7 @@ def keys_rotate(
     \b
     pageglass keys rotate 5f2c09d1a7b3 --keep-hours 48
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
 
     with open_keys(settings.data_dir) as keys:
@@ -935,7 +935,7 @@ def keys_revoke(
     \b
     pageglass keys revoke 5f2c09d1a7b3
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
 
     with open_keys(settings.data_dir) as keys:
@@ -956,7 +956,7 @@ def models_pull(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     \b
     pageglass --profile gpu models pull
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from api.models import pull
 
     pulled: list[dict[str, Any]] = []
@@ -996,7 +996,7 @@ def cost(
     \b
     pageglass cost --pages 5000 --model gpt-4o --input-price 2.5
     """
-    _begin(ctx, as_json)
+    begin(ctx, as_json)
     from dataclasses import asdict
 
     from retrieval.costs import estimate
@@ -1034,7 +1034,7 @@ def copy_index(
     \b
     pageglass copy --to http://localhost:6333
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from api.models import copy_to_server
 
     copied: dict[str, int] = {}
@@ -1061,7 +1061,7 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     \b
     pageglass doctor
     """
-    settings = _begin(ctx, as_json, here=True)
+    settings = begin(ctx, as_json, here=True)
     from dataclasses import asdict
 
     from api.doctor import Check, check_all
@@ -1082,7 +1082,7 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _begin(
+def begin(
     ctx: typer.Context, as_json: bool, *, here: bool = False, **sections: dict[str, Any]
 ) -> Settings:
     """Note who reads, load the settings and set up logging; SettingsError. ``sections`` are what

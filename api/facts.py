@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from pageglass.types import Answer, SearchResult, Usage
+from pageglass.types import Answer, PageRef, SearchResult, Usage
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +25,8 @@ class Facts:
 
     ``path`` is as it was sent, cut; ``route`` the template that took it. ``status`` is 0 where the
     client left before there was one. ``bytes_sent`` counts bodies. ``texts`` are what was asked
-    and answered, and the collections' names: logged only where the settings ask for it.
+    and answered, which pages were found and cited, and the collections' names: logged only where
+    the settings ask for it.
     """
 
     request_id: str
@@ -119,6 +120,7 @@ def found(result: SearchResult) -> None:
         seen = [seen.retriever for hit in result.hits for seen in hit.why.retrievers]
         facts.retrievers = tuple(dict.fromkeys(seen))
         facts.timings_ms |= result.timings_ms
+        facts.texts["found"] = [_place(hit.ref, hit.document_name) for hit in result.hits]
 
 
 def answered(answer: Answer) -> None:
@@ -129,6 +131,15 @@ def answered(answer: Answer) -> None:
         facts.model = answer.model
         facts.timings_ms |= answer.timings_ms
         facts.texts["answer"] = answer.text
+        facts.texts["citations"] = [
+            _place(citation.ref, citation.document_name)
+            | {"quote": citation.quote, "verified": citation.verified}
+            for citation in answer.citations
+        ]
+
+
+def _place(ref: PageRef, document: str) -> dict[str, Any]:
+    return {"document_id": ref.document_id, "document": document, "page": ref.number}
 
 
 def used(usage: Sequence[Usage]) -> None:

@@ -282,6 +282,7 @@ def _listed_records(data: bytes) -> Iterator[tuple[int, _Parsed | str]]:
     """
     # Bytes that are no UTF-8 become lone surrogates, which no case may have.
     text = data.decode("utf-8", "surrogateescape")
+    dirty = not _is_utf8(data)
     decoder = json.JSONDecoder()
     at = text.index("[") + 1
     line, counted = 1, 0
@@ -299,7 +300,7 @@ def _listed_records(data: bytes) -> Iterator[tuple[int, _Parsed | str]]:
             yield line, f"broken JSON: {_reason(error)}"
             at = _next_item(text, at)
             continue
-        if any("\udc80" <= char <= "\udcff" for char in text[at:end]):
+        if dirty and any("\udc80" <= char <= "\udcff" for char in text[at:end]):
             yield line, "not UTF-8"
         else:
             yield line, _Parsed(value)
@@ -307,6 +308,14 @@ def _listed_records(data: bytes) -> Iterator[tuple[int, _Parsed | str]]:
     for more, rest in enumerate(text[at + 1 :].split("\n")):
         if rest.strip():
             yield line + more, _json(rest.encode("utf-8", "surrogateescape"))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _skip(text: str, at: int, what: str) -> int:
@@ -360,6 +369,12 @@ def _problem(case: Case, shelf: Shelf | None, usable: Mapping[str, Case]) -> str
         return "the id is empty"
     if case.id in usable:
         return f"id {_short(case.id)} stands twice"
+    return problem_of(case, shelf)
+
+
+def problem_of(case: Case, shelf: Shelf | None) -> str | None:
+    """Why a case cannot be used with the documents of ``shelf`` (None: with any); None where it
+    can."""
     if not case.question.strip():
         return "the question is empty"
     if shelf is not None:

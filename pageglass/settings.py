@@ -365,7 +365,9 @@ class ServerSettings(_Section):
         default=256, ge=0, description="Questions that may wait; more are told to come back."
     )
     log_text: bool = Field(
-        default=False, description="Questions, answers and collections' names in the log."
+        default=False,
+        description="Questions, answers, what they quote, and names of collections and documents in"
+        " the log.",
     )
     traces: str | None = Field(
         default=None,

@@ -162,7 +162,7 @@ def test_nothing_that_was_asked_answered_or_read_is_in_the_log(
         model.behave()
         record_of(talkative, f"fault-{fault}")
     for line in talkative.lines():
-        json.loads(line)
+        assert not {"question", "answer", "found", "citations"} & json.loads(line).keys()
         for secret in SECRETS:
             assert secret.lower() not in line.lower()
 
@@ -172,14 +172,20 @@ def test_the_log_has_questions_and_answers_where_somebody_wants_that(
 ) -> None:
     options: dict[str, Any] = {"log_level": "INFO", "log_format": "text", "server__log_text": True}
     with served(tmp_path, answer__url=model.url, rerank__pages=0, **options) as server:
-        server.indexed(pdf(tmp_path / "warden.pdf", [PAGE]))
+        id = server.indexed(pdf(tmp_path / "warden.pdf", [PAGE]))
         question = f"{QUESTION}\n2026-01-01 INFO api.facts request status=500"
         answer = asked(server, request_id="told", question=question, collection="default")
+        asked(server, request_id="cited")
         server.stop()
         (line,) = [line for line in server.lines() if "request_id=told" in line]
     assert f"question={json.dumps(question)}" in line
     assert f"answer={json.dumps(answer['answer'])}" in line
     assert 'collections=["default"]' in line
+    place = {"document_id": id, "document": "warden.pdf", "page": 1}
+    assert f"found={json.dumps([place], separators=(',', ':'))}" in line
+    (line,) = [line for line in server.lines() if "request_id=cited" in line]
+    cited = place | {"quote": PAGE, "verified": True}
+    assert f"citations={json.dumps([cited], separators=(',', ':'))}" in line
     assert "status=200" in line
 
 
