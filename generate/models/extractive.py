@@ -55,8 +55,8 @@ class Evidence:
     the share of its ordinary words, names and numbers left out, that stand in the chosen passages
     or what these stand under: a page may well be about the right thing and not say what was asked.
     ``cosine`` is MiniLM's for the best passage. ``strangers`` counts the question's names, numbers
-    and quoted words that are on no page shown: what it is about cannot be answered from pages that
-    do not know it.
+    and quoted words that are on no page shown, years twice: what it is about cannot be answered
+    from pages that do not know it.
     """
 
     known: float
@@ -332,7 +332,11 @@ class _Reading:
             known=_share({stem: term.weight for stem, term in self.terms.items()}, anywhere),
             asked=_share({s: t.weight for s, t in self.terms.items() if not t.named}, near),
             cosine=cosine,
-            strangers=sum(_is_stranger(stem, t, anywhere) for stem, t in self.terms.items()),
+            strangers=sum(
+                2 if _is_year(stem) else 1
+                for stem, term in self.terms.items()
+                if _is_stranger(stem, term, anywhere)
+            ),
         )
 
 
