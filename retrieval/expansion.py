@@ -11,10 +11,11 @@ import re
 
 _ORDER = re.compile(
     # A sentence of its own, at the end; the same words within a question are part of it.
-    r"(?:(?<=[.?!;:\n])|^)\s*(?:please\s+|directly\s+)?"
+    # Few spaces: in a long row of them, each would be tried with all that follow.
+    r"(?:(?<=[.?!;:\n])|^)\s{0,4}(?:(?:please|directly)\s{1,4})?"
     r"(?:answer|anwser|round|write|give|save|format|respond|express|represent|return|"
     r"(?:the|your) answer (?:shall|should|must))\b[^?]*$"
-    r"|\be\.g\.,?\s*[\[(\"'][^?]*$",
+    r"|\be\.g\.,?\s{0,4}[\[(\"'][^?]*$",
     re.IGNORECASE,
 )
 _FISCAL_YEAR = re.compile(r"\b(?:fy|fiscal(?: year)?)[ '’-]{0,2}(\d{4}|\d{2})\b", re.IGNORECASE)

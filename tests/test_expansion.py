@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +45,15 @@ def test_fiscal_years_are_years(text: str) -> None:
 @pytest.mark.parametrize("text", ["the coop", "capexit", "R&Db", "equator", "minute", "tempo"])
 def test_parts_of_words_are_no_abbreviations(text: str) -> None:
     assert expansions(text) == []
+
+
+@pytest.mark.parametrize("piece", ["\n", " ", "answer. ", "e.g. ", "return on total ", "fy "])
+def test_a_long_question_takes_no_time(piece: str) -> None:
+    began = time.perf_counter()
+    text = "a" + piece * (4000 // len(piece)) + "?"
+    without_orders(text)
+    expansions(text)
+    assert time.perf_counter() - began < 0.25
 
 
 @given(st.text())
