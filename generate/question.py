@@ -27,6 +27,11 @@ _AS_NUMBER = re.compile(
     r"\b(?:millions?|billions?|thousands?|percent\w*|decimals?|integer|usd|dollars)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_LOOKS = re.compile(
+    r"\b(?:figure|picture|photo\w*|image|cartoon|diagram|map|logo|illustration|screenshot|icon|"
+    r"colou?r\w*|shape|symbol|cover|chart|graph|plot|axis|table|row|column|slide|page|list(?:ed)?|"
+    r"title|section|chapter|appendix|document|report|paper|present(?:ed|ation))s?\b"
+)
 _KINDS: tuple[tuple[AnswerKind, re.Pattern[str]], ...] = (
     (
         "time",
@@ -81,13 +86,16 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question taken apart. ``pages`` are page numbers it names, first to last."""
+    """A question taken apart. ``pages`` are page numbers it names, first to last. ``of_looks`` is
+    true where it asks about pictures, layout, or the document as such: pages need not have its
+    words."""
 
     text: str
     terms: tuple[Term, ...]
     names: tuple[tuple[str, ...], ...]
     kind: AnswerKind
     pages: tuple[tuple[int, int], ...]
+    of_looks: bool
 
 
 def read_question(text: str) -> Question:
@@ -144,7 +152,8 @@ def read_question(text: str) -> Question:
         if signs.search(lower):
             kind = answer
             break
-    return Question(asked, tuple(terms.values()), tuple(names), kind, pages)
+    looks = bool(_LOOKS.search(lower))
+    return Question(asked, tuple(terms.values()), tuple(names), kind, pages, looks)
 
 
 def stems(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from generate.answer import NOT_FOUND, Answerer
 from generate.citations import boxes_of, find_quote, verify
 from generate.models import Asked, BrokenReply, Draft, OnText, ShownPage
 from generate.models.extractive import Evidence, ExtractiveModel, support_of
+from generate.question import read_question
 from pageglass.errors import MissingExtra, ModelError, ModelServerError, OutOfMemory
 from pageglass.settings import AnswerSettings
 from pageglass.types import Answer, Citation, Hit, NamedPages, Page, PageRef, Scope, Why
@@ -253,14 +254,21 @@ def test_what_is_wrong_with_the_installation_is_not_glossed_over(minilm: MiniLM)
 
 
 def test_support_grows_with_what_is_known_and_asked_for() -> None:
-    full = support_of(Evidence(known=1, asked=1, cosine=0.6, strangers=0))
-    half = support_of(Evidence(known=0.4, asked=0.1, cosine=0.3, strangers=0))
-    strange = support_of(Evidence(known=0.8, asked=0.4, cosine=0.6, strangers=1))
-    two = support_of(Evidence(known=0.9, asked=1, cosine=0.9, strangers=2))
-    assert full > 0.95
-    assert half < 0.5
-    assert strange < 0.5
-    assert two < 0.5
+    def support(known: float, asked: float, cosine: float, strangers: int = 0) -> float:
+        return support_of(Evidence(known, asked, cosine, strangers, of_looks=False))
+
+    assert support(1, 1, 0.6) > 0.95
+    assert support(0.4, 0.1, 0.3) < 0.5
+    assert support(0.9, 0.5, 0.6, strangers=1) < 0.5
+    assert support(0.9, 1, 0.9, strangers=2) < 0.5
+
+
+def test_less_is_expected_where_it_is_asked_how_a_page_looks() -> None:
+    of_words = support_of(Evidence(0.5, 0.2, 0.4, 0, of_looks=False))
+    of_looks = support_of(Evidence(0.5, 0.2, 0.4, 0, of_looks=True))
+    assert of_words < 0.5 < of_looks
+    assert read_question("What colour is the roof on the cover?").of_looks
+    assert not read_question("How long is the pier?").of_looks
 
 
 @given(st.data())

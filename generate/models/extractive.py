@@ -56,13 +56,14 @@ class Evidence:
     or what these stand under: a page may well be about the right thing and not say what was asked.
     ``cosine`` is MiniLM's for the best passage. ``strangers`` counts the question's names, numbers
     and quoted words that are on no page shown, years twice: what it is about cannot be answered
-    from pages that do not know it.
+    from pages that do not know it. ``of_looks`` is the question's: then less is to be expected.
     """
 
     known: float
     asked: float
     cosine: float
     strangers: int
+    of_looks: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,9 @@ class ExtractiveModel:
         return draft, evidence
 
 
-_SUPPORTED = 0.85
+_SUPPORTED = 1.25
+_ALLOWANCE = 0.5
+"""For questions about pictures, layout and the document as such."""
 _STEEPNESS = 3.0
 
 
@@ -142,6 +145,8 @@ def support_of(evidence: Evidence) -> float:
     finds the one that suits a collection, on cases of its own.
     """
     blend = evidence.known + evidence.asked + evidence.cosine - evidence.strangers
+    if evidence.of_looks:
+        blend += _ALLOWANCE
     return 1 / (1 + math.exp(-_STEEPNESS * (blend - _SUPPORTED)))
 
 
@@ -337,6 +342,7 @@ class _Reading:
                 for stem, term in self.terms.items()
                 if _is_stranger(stem, term, anywhere)
             ),
+            of_looks=self.question.of_looks,
         )
 
 
