@@ -20,21 +20,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from evals.cases import Case, read_cases
+from evals.intervals import wilson
 from ingest.thresholds import FittedThreshold
 from pageglass.errors import PageglassError, UsageError
 
 if TYPE_CHECKING:
     from api.services import Services
     from evals.runs import Run
-
-CONFIDENCE = 0.95
-"""Of every interval that is printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +60,7 @@ class Rate:
     def interval(self) -> tuple[float, float]:
         """The interval of Wilson (1927), as if cases were independent of each other; 0..1 where
         there are none."""
-        if not self.total:
-            return 0.0, 1.0
-        z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        n, share = self.total, self.share
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        # At the ends the sums are exact in numbers, not in floats.
-        low = 0.0 if self.count == 0 else max(0.0, middle - half)
-        return low, 1.0 if self.count == n else min(1.0, middle + half)
+        return wilson(self.count, self.total) if self.total else (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,9 @@ from time import perf_counter
 from typing import Literal, TypeVar
 
 from api.services import Services
-from evals.answers import answer_contained, answer_matches, answer_record, wilson
+from evals.answers import answer_contained, answer_matches, answer_record
 from evals.cases import Case, read_cases
+from evals.intervals import wilson
 from evals.runs import AnswerRecord, DocumentFacts, ProbeOutcome, Run, RunError, ScopeName
 from generate.excerpts import read_excerpts
 from generate.question import stem_of, stems

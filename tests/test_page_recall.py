@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,27 @@ def test_a_reranker_that_failed_and_answers_that_do_not_hold_are_told_apart(
     assert "logprobs" in note
     assert count == 2
     assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 0}
+
+
+def test_the_script_needs_nothing_but_the_base(tmp_path: Path) -> None:
+    """The extra `evals` is not there, nor what it brings along."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    pdf(docs / "log.pdf", [PUMP])
+    (tmp_path / "cases.jsonl").write_text(case("a", "Why did the feed pump fail?", [1]))
+    code = """
+import runpy, sys
+for name in ("scipy", "ir_measures", "pytrec_eval", "matplotlib", "jinja2"):
+    sys.modules[name] = None
+runpy.run_module("evals.page_recall", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--cases", "cases.jsonl", "--docs", "docs", "--answers"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "declined_answerable: 0 of 1" in done.stdout

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from api.services import Services
-from evals.answers import wilson
 from evals.cases import Case
 from evals.probes import (
     GAVE_GOLD,
@@ -186,21 +185,6 @@ def test_a_trap_is_escaped_by_the_truth_or_a_denial(
 
 
 # Rates
-
-
-@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_holds_the_share(counts: tuple[int, int]) -> None:
-    successes, n = counts
-    low, high = wilson(successes, n)
-    assert 0 <= low <= successes / n <= high <= 1
-    other = wilson(n - successes, n)
-    assert (low, high) == pytest.approx((1 - other[1], 1 - other[0]))
-
-
-def test_wilsons_interval_is_wilsons() -> None:
-    # Newcombe 1998, table I: 81 of 263, and 0 of 20.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
 
 
 def test_rates_are_by_kind_with_what_could_not_be_told() -> None:

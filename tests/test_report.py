@@ -288,7 +288,7 @@ def test_the_command_writes_one_file_and_says_how_large(
     assert re.search(r"report\.html: [\d.]+ MB, 4 misses shown", " ".join(done.stdout.split()))
     text = Read(out.read_text("utf-8")).text
     assert re.search(r"hit@5 0\.000 0\.750 \+0\.750", text)
-    assert "better" in text
+    assert "too few documents" in text
     told = reported("--data-dir", data, "eval", "report", path, "--out", out, "--json")
     assert json.loads(told.stdout) == {
         "file": str(out),

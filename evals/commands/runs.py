@@ -187,7 +187,7 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
 
 def _caution(documents: int) -> None:
     """Say what intervals of few documents are worth."""
-    from evals.ranking import FEW_DOCUMENTS
+    from evals.intervals import FEW_DOCUMENTS
 
     if documents == 1:
         typer.echo("a single document tells nothing of others: no intervals")
