@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from evals.cases import Case, read_cases
+from evals.cases import Case
+from evals.evaluate import Watch, cases_about, documents_here
 from evals.intervals import wilson
 from ingest.thresholds import FittedThreshold
 from pageglass.errors import PageglassError, UsageError
@@ -231,24 +232,14 @@ def ask(
     file: Path,
     *,
     collection: str,
-    watch: Callable[[Sequence[Case]], Iterable[Case]] = lambda cases: cases,
+    watch: Watch = lambda cases: cases,
 ) -> Observed:
-    """Ask every case of a file of a collection, as its users do; ``watch`` may show how far it is.
+    """Ask every case of a file of a collection, as its users do.
 
     Cases that cannot be read, are not answered, or are answered by another model than the one in
-    use are excluded. UsageError where the collection holds no document.
+    use are excluded. RunError where the collection holds no document.
     """
-    pages = {
-        name: document.pages
-        for document in services.documents(collection=collection)
-        for name in (*document.names, document.name)
-        if document.pages_indexed
-    }
-    if not pages:
-        raise UsageError(
-            f"the collection {collection} holds no indexed document: name another (--collection)"
-        )
-    cases = read_cases(file, pages)
+    cases, _ = cases_about(file, documents_here(services, collection))
     seen: list[Supported] = []
     excluded = list(cases.excluded)
     for case in watch(cases.usable):

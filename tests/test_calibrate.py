@@ -261,7 +261,6 @@ def test_what_cannot_be_fitted_is_one_line(mill: Path, tmp_path: Path) -> None:
     few.write_text("\n".join(cases_file(tmp_path / "cases.jsonl").read_text().splitlines()[:5]))
     for args, message in (
         (("--cases", few), "5 answerable cases do not tell a threshold"),
-        (("--cases", few, "--collection", "nobody"), "holds no indexed document"),
         (("--cases", few, "--forget"), "name one of --cases, --run and --forget"),
         ((), "name one of --cases, --run and --forget"),
         (("--cases", few, "--false-declines", "0"), "a share between 0 and 1"),
@@ -270,6 +269,10 @@ def test_what_cannot_be_fitted_is_one_line(mill: Path, tmp_path: Path) -> None:
         assert done.exit_code == 2
         [line] = [line for line in done.stderr.splitlines() if line.startswith("pageglass: ")]
         assert message in line
+    args = ("--cases", few, "--collection", "nobody")
+    empty = run("--data-dir", mill, "eval", "calibrate", *args)
+    assert empty.exit_code == 1
+    assert "no document is indexed in the collection nobody" in empty.stderr
     gone = run("--data-dir", mill, "eval", "calibrate", "--cases", tmp_path / "none.jsonl")
     assert gone.exit_code == 2
     assert "none.jsonl" in gone.stderr

@@ -351,7 +351,7 @@ def write_cases(path: Path, *cases: Case) -> None:
 def test_the_command_writes_a_run_and_adds_to_it(
     ids: Mapping[str, str], services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del ids
+    log = ids["log.pdf"]
     services.close()
     monkeypatch.setenv("PAGEGLASS_DATA_DIR", str(tmp_path / "data"))
     lost = a_case("lost", "Why?", (99,), "x")
@@ -364,13 +364,23 @@ def test_the_command_writes_a_run_and_adds_to_it(
     assert "has no page 99" in done.stderr
     run = read_run(tmp_path / "run.json")
     assert run.outcomes == ()
-    assert run.scope == "document"
+    assert (run.scope, run.collection) == ("document", None)
     assert [facts.name for facts in run.documents.values()] == ["log.pdf"]
     assert {probe.kind for probe in run.probes} == {"absent", "present", "negative_pages", "trap"}
     again = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "document", "--json")
     found = json.loads(again.stdout)
     assert found["rates"]["trap"]["n"] == 1
     assert [p.id for p in read_run(tmp_path / "run.json").probes] == [p.id for p in run.probes]
+    # Documents can be named by id.
+    write_cases(tmp_path / "named.jsonl", TREES.model_copy(update={"document": log}))
+    args = ("--cases", "named.jsonl", "--out", "named.json", "--collection", "default")
+    named = invoke(*args, "--limit", "1")
+    assert named.exit_code == 0, named.output
+    run = read_run(tmp_path / "named.json")
+    assert (run.collection, run.documents[log].name) == ("default", log)
+    assert len(run.documents) == 2
+    nobody = invoke("--cases", "cases.jsonl", "--out", "new.json", "--collection", "nobody")
+    assert (nobody.exit_code, "in the collection nobody" in nobody.stderr) == (1, True)
     other = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "collection")
     assert other.exit_code == 1
     assert "another scope" in other.stderr

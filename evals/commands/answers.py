@@ -263,18 +263,29 @@ def probes(
     from dataclasses import asdict
 
     from api.services import Services
-    from evals.probes import ask_probes, join, make_probes, open_cases, polling, rates
+    from evals.evaluate import blank_run, cases_about, check_usable, documents_here
+    from evals.probes import ask_probes, join, make_probes, polling, rates
     from evals.runs import read_run, write_run
 
     within = scope_name(scope)
     earlier = read_run(out) if out.exists() else None
     with Services(settings, command="eval probes") as services:
-        opened = open_cases(services, cases, collection=collection, scope=within)
-        run = opened.run if earlier is None else join(earlier, opened.run)
+        chosen, ids = cases_about(cases, documents_here(services, collection))
+        check_usable(cases, chosen)
+        blank = blank_run(
+            services,
+            chosen,
+            ids,
+            cases_file=cases,
+            scope=within,
+            k=settings.search.top_k,
+            collection=collection,
+        )
+        run = blank if earlier is None else join(earlier, blank)
         made = make_probes(
             services,
-            opened.cases,
-            opened.ids,
+            chosen.usable,
+            ids,
             scope=within,
             collection=collection,
             seed=seed,
@@ -283,7 +294,7 @@ def probes(
         with progress("asking", len(made.probes), as_json) as moved:
             outcomes = ask_probes(services, made.probes, told=moved)
     write_run(run.model_copy(update={"probes": tuple(outcomes)}), out)
-    excluded = [*opened.run.excluded, *made.excluded]
+    excluded = [*chosen.excluded, *made.excluded]
     if as_json:
         printing.print_json(
             {

@@ -69,13 +69,14 @@ def run(
     from api.services import FileReport, Services
     from evals.evaluate import (
         cases_about,
+        check_usable,
         documents_here,
         documents_of_folder,
         evaluate,
         index_folder,
     )
     from evals.ranking import ranking_tables
-    from evals.runs import RunError, write_run
+    from evals.runs import write_run
 
     within = scope_name(scope)
     if docs is not None and collection is not None:
@@ -94,9 +95,7 @@ def run(
             else documents_of_folder(services, docs, told=told)
         )
         chosen, ids = cases_about(cases, found)
-        if not chosen.usable:
-            why = f": {chosen.excluded[0]}" if chosen.excluded else ": it has none"
-            raise RunError(f"no case of {cases} can be used{why}")
+        check_usable(cases, chosen)
         errors = Console(stderr=True)
         run = evaluate(
             services,
