@@ -272,6 +272,7 @@ def observed_in(run: Run) -> Observed:
         ),
         (*run.excluded, *_not_answered_by(model, run)),
         run.cases_sha256,
+        run.remarks,
     )
 
 

@@ -400,6 +400,7 @@ def _notes(run: Run, not_shown: int, left_out: int) -> list[tuple[str, list[str]
             f"{_count(len(run.failed_documents), 'document')} could not be indexed",
             list(run.failed_documents),
         ),
+        (f"{_count(len(run.remarks), 'remark')} on the cases", list(run.remarks)),
         (f"{_count(len(unjudged), 'answer')} not judged, and so not scored", unjudged),
         (
             "Not all went as asked",

@@ -401,6 +401,7 @@ def made(*outcomes: Outcome, documents: Sequence[str] = ()) -> Run:
         documents={id: DocumentFacts(name=f"{id}.pdf", pages=1, scanned=0) for id in documents},
         outcomes=outcomes,
         excluded=("line 7: no document 'x.pdf'",),
+        remarks=("line 3: no gold pages",),
     )
 
 
@@ -416,6 +417,7 @@ def test_a_run_s_answers_are_as_good_and_its_odd_ones_are_counted() -> None:
     assert found.model == "m"
     assert len(found.cases) == 22
     assert [line.split(":")[0] for line in found.excluded] == ["line 7", "c0", "c1"]
+    assert found.remarks == ("line 3: no gold pages",)
     assert fit(found.cases, 0.05) == 0.5
     assert declines(found.cases, 0.5).right == Rate(2, 2)
     with pytest.raises(UsageError, match="no answers"):

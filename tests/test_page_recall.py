@@ -54,6 +54,7 @@ def test_the_script_measures_every_retriever_and_declines(tmp_path: Path) -> Non
                 case("a", "Why did the feed pump fail?", [1], sources=["Table"]),
                 case("b", "How many lime trees were planted along the canal?", [2]),
                 case("c", "Who sponsored the regatta?", [], answerable=False),
+                case("d", "What failed on 4 March?", [], origin="proposed"),
             ]
         )
     )
@@ -68,7 +69,10 @@ def test_the_script_measures_every_retriever_and_declines(tmp_path: Path) -> Non
     assert result["by_source"]["Table"]["cases"] == 1
     assert set(result["by_retriever"]) == {"sparse", "dense", "tokens"}
     assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 1}
-    assert result["answers"]["declined_answerable"] == {"cases": 2, "declined": 0}
+    assert result["answers"]["declined_answerable"] == {"cases": 3, "declined": 0}
+    blank, open_ = result["remarks"]
+    assert blank == "line 4: no gold pages: it is left out of the rankings"
+    assert "1 case was made by a program and nobody has looked at" in open_
 
 
 def test_a_reranker_that_failed_and_answers_that_do_not_hold_are_told_apart(
@@ -106,7 +110,12 @@ def test_the_script_needs_nothing_but_the_base(tmp_path: Path) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
     pdf(docs / "log.pdf", [PUMP])
-    (tmp_path / "cases.jsonl").write_text(case("a", "Why did the feed pump fail?", [1]))
+    lines = [
+        case("a", "Why did the feed pump fail?", [1]),
+        case("b", "When did it fail?", []),
+        case("[/b]", "When did it fail?", [9]),
+    ]
+    (tmp_path / "cases.jsonl").write_text("\n".join(lines))
     code = """
 import runpy, sys
 for name in ("scipy", "ir_measures", "pytrec_eval", "matplotlib", "jinja2"):
@@ -122,4 +131,6 @@ runpy.run_module("evals.page_recall", run_name="__main__")
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "declined_answerable: 0 of 1" in done.stdout
+    assert "declined_answerable: 0 of 2" in done.stdout
+    assert "line 2: no gold pages" in done.stdout
+    assert "excluded: line 3: log.pdf has no page 9" in done.stdout

@@ -355,7 +355,9 @@ def test_the_command_writes_a_run_and_adds_to_it(
     services.close()
     monkeypatch.setenv("PAGEGLASS_DATA_DIR", str(tmp_path / "data"))
     lost = a_case("lost", "Why?", (99,), "x")
-    write_cases(tmp_path / "cases.jsonl", TREES, REGATTA, lost)
+    write_cases(
+        tmp_path / "cases.jsonl", TREES, REGATTA.model_copy(update={"origin": "logged"}), lost
+    )
     done = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "document")
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("negative_pages  ")]
@@ -364,6 +366,8 @@ def test_the_command_writes_a_run_and_adds_to_it(
     assert "has no page 99" in done.stderr
     run = read_run(tmp_path / "run.json")
     assert run.outcomes == ()
+    assert "1 case was made by a program" in "".join(run.remarks)
+    assert "1 case was made by a program" in done.stderr
     assert (run.scope, run.collection) == ("document", None)
     assert [facts.name for facts in run.documents.values()] == ["log.pdf"]
     assert {probe.kind for probe in run.probes} == {"absent", "present", "negative_pages", "trap"}

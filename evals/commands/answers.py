@@ -317,6 +317,8 @@ def probes(
             f"  recall {_figure(one.recall)}  f1 {_figure(one.f1)}  yes {one.yes:.3f}  n={one.n}"
         )
     print_excluded(excluded)
+    for line in chosen.remarks:
+        typer.echo(printing.one_line(line), err=True)
 
 
 def _print_means(
