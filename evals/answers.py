@@ -23,9 +23,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from evals.cases import Case
+from evals.intervals import by_document, wilson
 from evals.runs import AnswerRecord, CitationRecord, Outcome, Run
 from generate.answer import NOT_FOUND
 from pageglass.types import Answer
@@ -507,13 +506,15 @@ def answer_tables(run: Run) -> AnswerTables:
 
 def _row(outcomes: Iterable[Outcome]) -> Row:
     chosen = list(outcomes)
-    row: dict[str, Mean] = {}
-    for name, values in FIGURES.items():
-        by_document: dict[str, list[float]] = {}
-        for outcome in chosen:
-            by_document.setdefault(outcome.case.document, []).extend(values(outcome))
-        row[name] = mean_of({name: found for name, found in by_document.items() if found})
-    return row
+    return {name: figure(name, chosen) for name in FIGURES}
+
+
+def figure(name: str, outcomes: Iterable[Outcome]) -> Mean:
+    """The mean of one of FIGURES."""
+    values: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        values.setdefault(outcome.case.document, []).extend(FIGURES[name](outcome))
+    return mean_of({document: found for document, found in values.items() if found})
 
 
 def _missing(outcome: Outcome) -> list[str]:
@@ -538,34 +539,5 @@ def mean_of(values: Mapping[str, Sequence[float]]) -> Mean:
         units = len(values) if len(values) > 1 else len(flat)
         low, high = wilson(int(flat[0]) * units, units)
     else:
-        low, high = interval(values)
+        low, high = by_document(values.values())
     return Mean(len(flat), sum(flat) / len(flat), low, high)
-
-
-_RESAMPLES = 2000
-
-
-def interval(
-    values: Mapping[str, Sequence[float]], *, resamples: int = _RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of the mean of ``values`` by document: the 2.5th and 97.5th percentile of
-    the means of ``resamples`` draws of as many documents, with replacement, each with all its
-    values (the cluster bootstrap: Field and Welsh 2007). Of one document, its values are drawn."""
-    clusters = [list(document) for document in values.values() if document]
-    if len(clusters) == 1:
-        clusters = [[value] for value in clusters[0]]
-    sums = np.array([sum(cluster) for cluster in clusters])
-    counts = np.array([len(cluster) for cluster in clusters])
-    drawn = np.random.default_rng(seed).integers(len(clusters), size=(resamples, len(clusters)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def wilson(successes: int, n: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The score interval of a share (Wilson 1927), within 0..1; ``z`` 1.96 is 95 %, ``n`` > 0."""
-    share = successes / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    return low, 1.0 if successes == n else min(1.0, middle + half)

@@ -16,25 +16,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from evals.cases import Case, read_cases
+from evals.cases import Case
+from evals.evaluate import Watch, cases_about, documents_here
+from evals.intervals import wilson
 from ingest.thresholds import FittedThreshold
 from pageglass.errors import PageglassError, UsageError
 
 if TYPE_CHECKING:
     from api.services import Services
     from evals.runs import Run
-
-CONFIDENCE = 0.95
-"""Of every interval that is printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +61,7 @@ class Rate:
     def interval(self) -> tuple[float, float]:
         """The interval of Wilson (1927), as if cases were independent of each other; 0..1 where
         there are none."""
-        if not self.total:
-            return 0.0, 1.0
-        z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        n, share = self.total, self.share
-        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        # At the ends the sums are exact in numbers, not in floats.
-        low = 0.0 if self.count == 0 else max(0.0, middle - half)
-        return low, 1.0 if self.count == n else min(1.0, middle + half)
+        return wilson(self.count, self.total) if self.total else (0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,24 +232,14 @@ def ask(
     file: Path,
     *,
     collection: str,
-    watch: Callable[[Sequence[Case]], Iterable[Case]] = lambda cases: cases,
+    watch: Watch = lambda cases: cases,
 ) -> Observed:
-    """Ask every case of a file of a collection, as its users do; ``watch`` may show how far it is.
+    """Ask every case of a file of a collection, as its users do.
 
     Cases that cannot be read, are not answered, or are answered by another model than the one in
-    use are excluded. UsageError where the collection holds no document.
+    use are excluded. RunError where the collection holds no document.
     """
-    pages = {
-        name: document.pages
-        for document in services.documents(collection=collection)
-        for name in (*document.names, document.name)
-        if document.pages_indexed
-    }
-    if not pages:
-        raise UsageError(
-            f"the collection {collection} holds no indexed document: name another (--collection)"
-        )
-    cases = read_cases(file, pages)
+    cases, _ = cases_about(file, documents_here(services, collection))
     seen: list[Supported] = []
     excluded = list(cases.excluded)
     for case in watch(cases.usable):
@@ -292,6 +272,7 @@ def observed_in(run: Run) -> Observed:
         ),
         (*run.excluded, *_not_answered_by(model, run)),
         run.cases_sha256,
+        run.remarks,
     )
 
 

@@ -108,6 +108,13 @@ def cases_about(file: Path, found: Found) -> tuple[Cases, dict[str, str]]:
     return cases, {case.document: found.shelf.id_of(case.document) for case in cases.usable}
 
 
+def check_usable(file: Path, cases: Cases) -> None:
+    """RunError where no case of the file can be used."""
+    if not cases.usable:
+        why = f": {cases.excluded[0]}" if cases.excluded else ": it has none"
+        raise RunError(f"no case of {file} can be used{why}")
+
+
 # Asking
 
 
@@ -147,6 +154,33 @@ def evaluate(
         if answers:
             outcome = _answered(services, outcome, collection, within or ())
         outcomes.append(outcome)
+    blank = blank_run(
+        services,
+        cases,
+        ids,
+        cases_file=cases_file,
+        scope=scope,
+        k=k,
+        collection=collection,
+        only=only,
+        failed_documents=failed_documents,
+    )
+    return blank.model_copy(update={"outcomes": tuple(outcomes), "excluded": tuple(excluded)})
+
+
+def blank_run(
+    services: Services,
+    cases: Cases,
+    ids: Mapping[str, str],
+    *,
+    cases_file: Path,
+    scope: ScopeName,
+    k: int,
+    collection: str | None = None,
+    only: Sequence[str] | None = None,
+    failed_documents: Sequence[str] = (),
+) -> Run:
+    """The run of these cases of which none is asked yet; arguments as for ``evaluate``."""
     used = dict.fromkeys(ids[case.document] for case in cases.usable)
     searched = [
         document
@@ -177,8 +211,8 @@ def evaluate(
             document.id: _facts(services, document, names.get(document.id, document.name))
             for document in searched
         },
-        outcomes=tuple(outcomes),
-        excluded=tuple(excluded),
+        outcomes=(),
+        excluded=cases.excluded,
         remarks=cases.remarks,
         failed_documents=tuple(failed_documents),
     )

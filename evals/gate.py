@@ -2,7 +2,8 @@
 
 Two runs over the same cases are compared case by case (evals.ranking), so that what makes a case
 hard or easy cancels out. A metric has dropped where the whole 95 % interval of the mean difference,
-by document, lies on the worse side of nought.
+by document, lies on the worse side of nought. Of fewer than five documents that interval is too
+narrow to fail a build on: such a metric is not compared.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from evals import answers, ranking
+from evals.intervals import FEW_DOCUMENTS
 from evals.ranking import CaseScores, Difference
 from evals.runs import Outcome, Run, RunError
 from pageglass.errors import UsageError
@@ -58,9 +60,14 @@ class Change:
     documents: int
 
     @property
+    def few(self) -> bool:
+        """Whether its documents are so few that its interval is too narrow."""
+        return self.documents < FEW_DOCUMENTS
+
+    @property
     def dropped(self) -> bool:
         """Whether it is worse by more than its noise."""
-        return self.high < 0
+        return self.high < 0 and not self.few
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +93,22 @@ def gate(
     if unknown := [name for name in plain if name not in METRICS]:
         raise UsageError(f"no metric {unknown[0]}: there are {', '.join(METRICS)}")
     check_comparable(run, baseline)
-    changes, unchecked = compare(run, baseline, plain or DEFAULT)
+    compared, unchecked = compare(run, baseline, plain or DEFAULT)
+    changes = [change for change in compared if not change.few]
+    unchecked += [
+        Unchecked(change.metric, _few(change.documents), "documents")
+        for change in compared
+        if change.few
+    ]
     for one in unchecked:
         if wanted or one.lacking == "run":
             raise RunError(f"{one.metric} cannot be compared: {one.reason}")
     if not changes:
-        raise RunError(f"nothing can be compared: {unchecked[0].metric}: {unchecked[0].reason}")
+        why: dict[str, list[str]] = {}
+        for one in unchecked:
+            why.setdefault(one.reason, []).append(one.metric)
+        named = "; ".join(f"{', '.join(metrics)}: {reason}" for reason, metrics in why.items())
+        raise RunError(f"nothing can be compared: {named}")
     return changes, unchecked
 
 
@@ -112,11 +129,13 @@ def compare(
             if (change := _change(name, found)) is not None:
                 changes.append(change)
             else:
-                unchecked.append(Unchecked(name, _ONE_DOCUMENT, "documents"))
+                unchecked.append(Unchecked(name, _few(found.documents), "documents"))
     return changes, unchecked
 
 
-_ONE_DOCUMENT = "all its cases are of one document, which tells nothing of the noise"
+def _few(documents: int) -> str:
+    of = "one document" if documents == 1 else f"{documents} documents"
+    return f"its cases are of {of}: it takes {FEW_DOCUMENTS} to tell a drop from noise"
 
 
 def check_comparable(run: Run, baseline: Run) -> None:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
 from api.services import Services
 from evals.answers import Mean, mean_of
 from evals.cases import Case
+from evals.intervals import ends, resampled, units
 from evals.runs import Judgement, Outcome, PageKey, Run, RunError
 from generate.json_objects import json_objects
 from pageglass import prompts
@@ -420,43 +420,44 @@ def agreement(run: Run, labels: Mapping[str, bool]) -> Agreement:
     if not flat:
         why = f" ({excluded[0]})" if excluded else ""
         raise RunError(f"no label is of an answer that was judged{why}")
-    low, high = _kappa_interval(list(pairs.values()))
+    low, high = _kappa_interval(pairs.values())
     return Agreement(
         n=len(flat),
         accuracy=mean_of({d: [float(a == b) for a, b in found] for d, found in pairs.items()}),
         kappa=cohen_kappa(flat),
         kappa_low=low,
         kappa_high=high,
-        table={(a, b): flat.count((a, b)) for a in (True, False) for b in (True, False)},
+        table={verdicts: flat.count(verdicts) for verdicts in _VERDICTS},
         excluded=excluded,
     )
+
+
+_VERDICTS = tuple((person, judge) for person in (True, False) for judge in (True, False))
 
 
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     """(observed - expected) / (1 - expected) agreement of two raters, -1..1 (Cohen 1960); None
     where expected agreement is 1, and of no pairs."""
-    if not pairs:
+    return _kappa([pairs.count(verdicts) for verdicts in _VERDICTS])
+
+
+def _kappa(counts: Sequence[float]) -> float | None:
+    """Cohen's kappa, given how often each of _VERDICTS was given."""
+    n = sum(counts)
+    if not n:
         return None
-    n = len(pairs)
-    observed = sum(one == other for one, other in pairs) / n
-    first, second = (sum(pair[i] for pair in pairs) / n for i in (0, 1))
+    both, person, judge, neither = counts
+    observed = (both + neither) / n
+    first, second = (both + person) / n, (both + judge) / n
     expected = first * second + (1 - first) * (1 - second)
     return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
 def _kappa_interval(
-    clusters: Sequence[Sequence[tuple[bool, bool]]], *, resamples: int = 2000, seed: int = 0
+    documents: Iterable[Sequence[tuple[bool, bool]]],
 ) -> tuple[float | None, float | None]:
-    """Percentiles of kappa over draws of documents with replacement, or of the pairs of the only
-    one; draws in which it is not defined are left out."""
-    units = [list(one) for one in clusters]
-    if len(units) == 1:
-        units = [[pair] for pair in units[0]]
-    random = np.random.default_rng(seed)
-    drawn = random.integers(len(units), size=(resamples, len(units)))
-    kappas = [cohen_kappa([pair for i in row for pair in units[i]]) for row in drawn]
+    """The interval of kappa; draws in which it is not defined are left out."""
+    counts = [[pairs.count(verdicts) for verdicts in _VERDICTS] for pairs in units(documents)]
+    kappas = [_kappa(drawn) for drawn in resampled(counts).tolist()]
     defined = [kappa for kappa in kappas if kappa is not None]
-    if not defined:
-        return None, None
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
+    return ends(defined) if defined else (None, None)

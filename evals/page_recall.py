@@ -139,6 +139,7 @@ def main(
     if answers:
         result["answers"] = declined(run.outcomes)
     result["excluded"] = list(run.excluded)
+    result["remarks"] = list(run.remarks)
     result["failed_documents"] = list(run.failed_documents)
     if as_json:
         print(json.dumps(result, indent=1))
@@ -162,9 +163,11 @@ def _print(result: Mapping[str, Any]) -> None:
     for kind, counts in result.get("answers", {}).items():
         console.print(f"{kind}: {counts['declined']} of {counts['cases']}")
     for note, count in result.get("rerank_failed", {}).items():
-        console.print(f"{count} questions: {note}", style="yellow")
+        console.print(f"{count} questions: {note}", style="yellow", markup=False)
     for line in (*result["excluded"], *result["failed_documents"]):
-        console.print(f"excluded: {line}", style="yellow")
+        console.print(f"excluded: {line}", style="yellow", markup=False)
+    for line in result["remarks"]:
+        console.print(line, style="yellow", markup=False)
 
 
 if __name__ == "__main__":

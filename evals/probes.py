@@ -27,19 +27,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 from typing import Literal, TypeVar
 
 from api.services import Services
-from evals.answers import answer_contained, answer_matches, answer_record, wilson
-from evals.cases import Case, read_cases
-from evals.runs import AnswerRecord, DocumentFacts, ProbeOutcome, Run, RunError, ScopeName
+from evals.answers import answer_contained, answer_matches, answer_record
+from evals.cases import Case
+from evals.intervals import wilson
+from evals.runs import AnswerRecord, ProbeOutcome, Run, RunError, ScopeName
 from generate.excerpts import read_excerpts
 from generate.question import stem_of, stems
-from pageglass import __version__
-from pageglass.types import Document, Page, PageRef
+from pageglass.types import Page, PageRef
 
 Chosen = TypeVar("Chosen")
 Kind = Literal["absent", "present", "negative_pages", "trap"]
@@ -509,60 +507,6 @@ def polling(outcomes: Sequence[ProbeOutcome]) -> dict[str, Polling]:
 
 
 # All of it
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """Cases whose documents are indexed, each document's id by file name, and a run without
-    outcomes for them."""
-
-    cases: Sequence[Case]
-    ids: Mapping[str, str]
-    run: Run
-
-
-def open_cases(
-    services: Services, file: Path, *, collection: str | None, scope: ScopeName
-) -> Opened:
-    """Find the documents of a file of cases in the data folder; what cannot be used is in the run's
-    ``excluded``. RunError where no case can."""
-    documents = [d for d in services.documents(collection=collection) if d.state == "indexed"]
-    known = {name: d for d in documents for name in (*d.names, d.name)}
-    read = read_cases(file, {name: d.pages for name, d in known.items()})
-    if not read.usable:
-        why = f": {read.excluded[0]}" if read.excluded else " in it"
-        raise RunError(f"no case of {file} can be used{why}")
-    used = {case.document: known[case.document] for case in read.usable}
-    settings = services.settings
-    run = Run(
-        version=__version__,
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        cases_file=str(file),
-        cases_sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
-        scope=scope,
-        k=settings.search.top_k,
-        profile=settings.profile,
-        settings=settings.model_dump(
-            mode="json",
-            include={"models", "search", "rerank", "answer"},
-            exclude={"rerank": {"api_key"}, "answer": {"api_key"}},
-        ),
-        documents={
-            document.id: DocumentFacts(
-                name=name, pages=document.pages, scanned=_scanned(services, document)
-            )
-            for name, document in used.items()
-        },
-        outcomes=(),
-        excluded=read.excluded,
-    )
-    return Opened(read.usable, {name: d.id for name, d in used.items()}, run)
-
-
-def _scanned(services: Services, document: Document) -> int:
-    refs = (PageRef(document.id, index) for index in range(document.pages))
-    pages = (page for ref in refs for page in services.catalog.pages([ref]).values())
-    return sum(page.text_source != "layer" for page in pages)
 
 
 def join(earlier: Run, fresh: Run) -> Run:

@@ -7,8 +7,7 @@ Metrics are ir_measures' (MacAvaney et al., ECIR 2022), which asks pytrec_eval; 
 ``mrr``             RR: 1 / rank of the first gold page in what a run keeps of a ranking, else 0
 ``ndcg@k``          nDCG@k with gains 0 and 1 (Järvelin, Kekäläinen 2002)
 
-Intervals are a cluster bootstrap (Field, Welsh 2007): documents are drawn with replacement, each
-with all its cases, since cases of a document stand and fall together.
+Intervals are drawn by document (evals.intervals).
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from evals.answers import answer_format
+from evals.intervals import by_document
 from evals.runs import (
     FUSION,
     GROUPED,
@@ -37,20 +36,11 @@ from pageglass.errors import MissingExtra
 
 try:
     import ir_measures
-    from scipy.stats import bootstrap
 except ImportError:
     raise MissingExtra(
-        "ir_measures and scipy are not installed: run pip install -e '.[evals]' -c constraints.txt"
-        " in Pageglass's folder"
+        "ir_measures is not installed: run pip install -e '.[evals]' -c constraints.txt in"
+        " Pageglass's folder"
     ) from None
-
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-FEW_DOCUMENTS = 5
-"""Intervals of fewer are too narrow: draws of four or less are of one document alone so often that
-they end at the documents that happen to be there. Of one document there is none."""
-
-_SEED = 0
 
 _LENGTHS = (20, 50, 100, 250)
 """Documents up to so many pages are a group."""
@@ -144,34 +134,15 @@ class Mean:
 
 def mean_by_document(values: Iterable[tuple[str, float]]) -> Mean | None:
     """The mean of (document, value) pairs with its interval; None of none."""
-    sums: dict[str, float] = {}
-    counts: Counter[str] = Counter()
+    found: dict[str, list[float]] = {}
     for document, value in values:
-        sums[document] = sums.get(document, 0.0) + value
-        counts[document] += 1
-    if not counts:
+        found.setdefault(document, []).append(value)
+    if not found:
         return None
-    cases = counts.total()
-    mean = sum(sums.values()) / cases
-    if len(sums) < 2:
-        return Mean(mean, None, None, cases, len(sums))
-    interval = bootstrap(
-        (np.array(list(sums.values())), np.array([counts[document] for document in sums])),
-        _ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    ).confidence_interval
-    # Where hardly a document differs from the others, no draw may be on one side of the mean.
-    low, high = min(float(interval.low), mean), max(float(interval.high), mean)
-    return Mean(mean, low, high, cases, len(sums))
-
-
-def _ratio(sums: Any, counts: Any, axis: int = -1) -> Any:
-    return sums.sum(axis=axis) / counts.sum(axis=axis)
+    cases = sum(len(of) for of in found.values())
+    mean = sum(sum(of) for of in found.values()) / cases
+    low, high = by_document(found.values()) if len(found) > 1 else (None, None)
+    return Mean(mean, low, high, cases, len(found))
 
 
 Row = Mapping[str, Mean]

@@ -11,15 +11,15 @@ import io
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from api.printing import one_line, printable
 from evals import answers, plots, ranking
-from evals.answers import FIGURES, Mean, answer_contained, answer_matches, mean_of
-from evals.calibrate import Rate
+from evals.answers import Mean, answer_contained, answer_matches, figure
 from evals.gate import Change, check_comparable, compare
+from evals.intervals import FEW_DOCUMENTS, wilson
 from evals.misses import CaseMiss, Misses, find_misses
 from evals.ranking import RankingTables, Row
 from evals.runs import SEARCH, AnswerRecord, Outcome, PageKey, Run
@@ -349,17 +349,17 @@ def _tiles(run: Run) -> list[tuple[str, Cell]]:
     ranked = ranking.row(ranking.score_cases(run.outcomes, run.k))
     searched = [(_title(name), _scored(ranked[name])) for name in [*ranked][:2]]
     tiles: list[tuple[str, Mean]] = []
-    for figure, name in (
+    for of, name in (
         ("judged", "answers judged right"),
         ("contains", "quotes hold the answer"),
         ("match", "answers match"),
     ):
-        if (mean := _mean(FIGURES[figure], run.outcomes)).n:
+        if (mean := figure(of, run.outcomes)).n:
             tiles.append((name, mean))
             break
     tiles += [
-        ("unanswerable declined", _mean(FIGURES["declined_unanswerable"], run.outcomes)),
-        ("answerable declined", _mean(FIGURES["declined_answerable"], run.outcomes)),
+        ("unanswerable declined", figure("declined_unanswerable", run.outcomes)),
+        ("answerable declined", figure("declined_answerable", run.outcomes)),
     ]
     return searched + [(name, _cell(mean)) for name, mean in tiles if mean.n]
 
@@ -400,6 +400,7 @@ def _notes(run: Run, not_shown: int, left_out: int) -> list[tuple[str, list[str]
             f"{_count(len(run.failed_documents), 'document')} could not be indexed",
             list(run.failed_documents),
         ),
+        (f"{_count(len(run.remarks), 'remark')} on the cases", list(run.remarks)),
         (f"{_count(len(unjudged), 'answer')} not judged, and so not scored", unjudged),
         (
             "Not all went as asked",
@@ -432,7 +433,7 @@ def _comparison(run: Run, other: Run) -> Section:
         "comparison",
         "Compared with the earlier run",
         "The same cases, one by one. A change counts where its whole 95 % interval, by document,"
-        " lies on one side of nought.",
+        f" lies on one side of nought; that of fewer than {FEW_DOCUMENTS} documents is too narrow.",
         grids=(
             Grid(
                 "Change by metric",
@@ -444,7 +445,11 @@ def _comparison(run: Run, other: Run) -> Section:
 
 
 def _changed(change: Change) -> tuple[Cell, ...]:
-    verdict = "dropped" if change.dropped else "better" if change.low > 0 else "within the noise"
+    verdict = "better" if change.low > 0 else "within the noise"
+    if change.few:
+        verdict = "too few documents"
+    elif change.dropped:
+        verdict = "dropped"
     return (
         Cell(f"{change.old:.3f}"),
         Cell(f"{change.new:.3f}"),
@@ -566,10 +571,10 @@ def _figures(caption: str, names: Sequence[str], rows: Mapping[str, answers.Row]
         tuple(
             (
                 one_line(name),
-                (*(_cell(row[figure]) for figure in used), Cell(str(max(row[f].n for f in used)))),
+                (*(_cell(row[f]) for f in used), Cell(str(max(row[f].n for f in used)))),
             )
             for name, row in rows.items()
-            if any(row[figure].n for figure in used)
+            if any(row[f].n for f in used)
         ),
     )
 
@@ -634,7 +639,7 @@ def _bins(outcomes: Iterable[Outcome]) -> list[plots.Bin]:
             values.setdefault(at, []).append(value)
     found: list[plots.Bin] = []
     for at, of in sorted(values.items()):
-        low, high = Rate(round(sum(of)), len(of)).interval
+        low, high = wilson(round(sum(of)), len(of))
         found.append(plots.Bin((at + 0.5) / _BINS, sum(of) / len(of), low, high, len(of)))
     return found
 
@@ -721,13 +726,6 @@ def _attribution(lost: Misses) -> Section | None:
             if of
         ),
     )
-
-
-def _mean(values: Callable[[Outcome], Sequence[float]], outcomes: Iterable[Outcome]) -> Mean:
-    by_document: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        by_document.setdefault(outcome.case.document, []).extend(values(outcome))
-    return mean_of({name: of for name, of in by_document.items() if of})
 
 
 def _cell(mean: Mean) -> Cell:

@@ -50,6 +50,7 @@ COMMANDS = (
     "cost",
     "copy",
     "doctor",
+    "eval",
 )
 CRANES = "Migrating cranes rest on the flooded meadows and leave before the first frost."
 QUESTION = "When does the ferry leave the pier?"

@@ -66,7 +66,7 @@ def test_cases_of_one_document_count_as_one() -> None:
     assert in_all.dropped
 
 
-@given(st.lists(st.booleans(), min_size=2, max_size=40))
+@given(st.lists(st.booleans(), min_size=5, max_size=40))
 def test_a_run_never_falls_behind_itself(hits: list[bool]) -> None:
     same = ranked(hits)
     changes, _ = gate(same, same)
@@ -74,9 +74,44 @@ def test_a_run_never_falls_behind_itself(hits: list[bool]) -> None:
     assert all((c.gain, c.low, c.high, c.dropped) == (0, 0, 0, False) for c in changes)
 
 
+@pytest.mark.parametrize("documents", [2, 4, 5])
+def test_an_interval_of_few_documents_fails_no_build(documents: int) -> None:
+    """Four coins that fall alike are no sign, and yet all draws of them are alike."""
+    old, new = (
+        run(
+            {
+                **{f"n{n}": Asked(f"n{n}.pdf", answerable=False) for n in range(9)},
+                **{
+                    f"c{n}": Asked(f"d{n % documents}.pdf", found=found, support=None)
+                    for n in range(20)
+                },
+            }
+        )
+        for found in (GOOD, BAD)
+    )
+    changes, unchecked = gate(new, old)
+    assert "declined_unanswerable" in {change.metric for change in changes}
+    dropped = {change.metric for change in changes if change.dropped}
+    few = {one.metric for one in unchecked if one.lacking == "documents"}
+    ranked = {"hit@5", "page-recall@5", "ndcg@5"}
+    assert (dropped, few) == (((set[str](), ranked)) if documents < 5 else (ranked, set[str]()))
+    if few:
+        [reason] = {one.reason for one in unchecked if one.lacking == "documents"}
+        assert (
+            reason
+            == f"its cases are of {documents} documents: it takes 5 to tell a drop from noise"
+        )
+        with pytest.raises(
+            RunError, match=f"hit@5 cannot be compared: its cases are of {documents}"
+        ):
+            gate(new, old, ["hit"])
+
+
 def test_one_document_tells_nothing_of_the_noise() -> None:
     one = ranked([True] * 9, documents=1)
-    with pytest.raises(RunError, match="nothing can be compared: hit: all its cases are of one"):
+    with pytest.raises(
+        RunError, match="compared: hit, page-recall, ndcg: its cases are of one doc"
+    ):
         gate(one, one)
     # Where only some metrics are of one document, the others are compared all the same.
     more = run(
@@ -112,16 +147,17 @@ def test_what_the_judge_could_not_say_is_left_aside() -> None:
     def judged(*verdicts: bool | None) -> Run:
         return run({f"c{n}": Asked(f"d{n}.pdf", correct=v) for n, v in enumerate(verdicts)})
 
-    change = only(gate(judged(True, None, False, True), judged(True, True, None, True)), "judged")
-    assert (change.cases, change.old, change.new) == (2, 1, 1)
+    yes, no = (True,) * 6, (None,) * 6
+    change = only(gate(judged(*yes, None, False), judged(*yes[1:], None, True, None)), "judged")
+    assert (change.cases, change.old, change.new) == (5, 1, 1)
     with pytest.raises(RunError, match="judged cannot be compared: the run has no value"):
-        gate(judged(None, None), judged(True, True))
+        gate(judged(*no), judged(*yes))
     # The baseline was not judged, so there is nothing to fall behind, unless somebody insists.
-    changes, unchecked = gate(judged(True, True), judged(None, None))
+    changes, unchecked = gate(judged(*yes), judged(*no))
     assert "judged" not in {change.metric for change in changes}
     assert [one.metric for one in unchecked] == ["judged", "declined_unanswerable"]
     with pytest.raises(RunError, match="the baseline has no value"):
-        gate(judged(True, True), judged(None, None), ["judged"])
+        gate(judged(*yes), judged(*no), ["judged"])
 
 
 def test_runs_that_cannot_be_compared_are_refused() -> None:

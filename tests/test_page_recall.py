@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,7 @@ def test_the_script_measures_every_retriever_and_declines(tmp_path: Path) -> Non
                 case("a", "Why did the feed pump fail?", [1], sources=["Table"]),
                 case("b", "How many lime trees were planted along the canal?", [2]),
                 case("c", "Who sponsored the regatta?", [], answerable=False),
+                case("d", "What failed on 4 March?", [], origin="proposed"),
             ]
         )
     )
@@ -65,7 +69,10 @@ def test_the_script_measures_every_retriever_and_declines(tmp_path: Path) -> Non
     assert result["by_source"]["Table"]["cases"] == 1
     assert set(result["by_retriever"]) == {"sparse", "dense", "tokens"}
     assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 1}
-    assert result["answers"]["declined_answerable"] == {"cases": 2, "declined": 0}
+    assert result["answers"]["declined_answerable"] == {"cases": 3, "declined": 0}
+    blank, open_ = result["remarks"]
+    assert blank == "line 4: no gold pages: it is left out of the rankings"
+    assert "1 case was made by a program and nobody has looked at" in open_
 
 
 def test_a_reranker_that_failed_and_answers_that_do_not_hold_are_told_apart(
@@ -96,3 +103,34 @@ def test_a_reranker_that_failed_and_answers_that_do_not_hold_are_told_apart(
     assert "logprobs" in note
     assert count == 2
     assert result["answers"]["declined_unanswerable"] == {"cases": 1, "declined": 0}
+
+
+def test_the_script_needs_nothing_but_the_base(tmp_path: Path) -> None:
+    """The extra `evals` is not there, nor what it brings along."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    pdf(docs / "log.pdf", [PUMP])
+    lines = [
+        case("a", "Why did the feed pump fail?", [1]),
+        case("b", "When did it fail?", []),
+        case("[/b]", "When did it fail?", [9]),
+    ]
+    (tmp_path / "cases.jsonl").write_text("\n".join(lines))
+    code = """
+import runpy, sys
+for name in ("scipy", "ir_measures", "pytrec_eval", "matplotlib", "jinja2"):
+    sys.modules[name] = None
+runpy.run_module("evals.page_recall", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--cases", "cases.jsonl", "--docs", "docs", "--answers"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "declined_answerable: 0 of 2" in done.stdout
+    assert "line 2: no gold pages" in done.stdout
+    assert "excluded: line 3: log.pdf has no page 9" in done.stdout

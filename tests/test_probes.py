@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from api.cli import app
 from api.services import Services
-from evals.answers import wilson
 from evals.cases import Case
 from evals.probes import (
     GAVE_GOLD,
@@ -188,21 +187,6 @@ def test_a_trap_is_escaped_by_the_truth_or_a_denial(
 # Rates
 
 
-@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_holds_the_share(counts: tuple[int, int]) -> None:
-    successes, n = counts
-    low, high = wilson(successes, n)
-    assert 0 <= low <= successes / n <= high <= 1
-    other = wilson(n - successes, n)
-    assert (low, high) == pytest.approx((1 - other[1], 1 - other[0]))
-
-
-def test_wilsons_interval_is_wilsons() -> None:
-    # Newcombe 1998, table I: 81 of 263, and 0 of 20.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
-
-
 def test_rates_are_by_kind_with_what_could_not_be_told() -> None:
     outcomes = [
         outcome_of("absent", True, "absent:random:a"),
@@ -367,11 +351,13 @@ def write_cases(path: Path, *cases: Case) -> None:
 def test_the_command_writes_a_run_and_adds_to_it(
     ids: Mapping[str, str], services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    del ids
+    log = ids["log.pdf"]
     services.close()
     monkeypatch.setenv("PAGEGLASS_DATA_DIR", str(tmp_path / "data"))
     lost = a_case("lost", "Why?", (99,), "x")
-    write_cases(tmp_path / "cases.jsonl", TREES, REGATTA, lost)
+    write_cases(
+        tmp_path / "cases.jsonl", TREES, REGATTA.model_copy(update={"origin": "logged"}), lost
+    )
     done = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "document")
     assert done.exit_code == 0, done.output
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("negative_pages  ")]
@@ -380,13 +366,25 @@ def test_the_command_writes_a_run_and_adds_to_it(
     assert "has no page 99" in done.stderr
     run = read_run(tmp_path / "run.json")
     assert run.outcomes == ()
-    assert run.scope == "document"
+    assert "1 case was made by a program" in "".join(run.remarks)
+    assert "1 case was made by a program" in done.stderr
+    assert (run.scope, run.collection) == ("document", None)
     assert [facts.name for facts in run.documents.values()] == ["log.pdf"]
     assert {probe.kind for probe in run.probes} == {"absent", "present", "negative_pages", "trap"}
     again = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "document", "--json")
     found = json.loads(again.stdout)
     assert found["rates"]["trap"]["n"] == 1
     assert [p.id for p in read_run(tmp_path / "run.json").probes] == [p.id for p in run.probes]
+    # Documents can be named by id.
+    write_cases(tmp_path / "named.jsonl", TREES.model_copy(update={"document": log}))
+    args = ("--cases", "named.jsonl", "--out", "named.json", "--collection", "default")
+    named = invoke(*args, "--limit", "1")
+    assert named.exit_code == 0, named.output
+    run = read_run(tmp_path / "named.json")
+    assert (run.collection, run.documents[log].name) == ("default", log)
+    assert len(run.documents) == 2
+    nobody = invoke("--cases", "cases.jsonl", "--out", "new.json", "--collection", "nobody")
+    assert (nobody.exit_code, "in the collection nobody" in nobody.stderr) == (1, True)
     other = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "collection")
     assert other.exit_code == 1
     assert "another scope" in other.stderr

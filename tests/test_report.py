@@ -79,6 +79,7 @@ def made(ids: dict[str, str]) -> Run:
         cases(),
         ids,
         excluded=(f"line 9: no document {SCRIPT!r}",),
+        remarks=("line 3: no gold pages",),
         failed_documents=("broken.pdf: this is no PDF",),
     )
 
@@ -141,6 +142,7 @@ def test_the_figures_are_the_run_s(made: Run, data: Path, tmp_path: Path) -> Non
     assert "4 answerable, 2 unanswerable" in flat
     assert "1 case could not be used" in flat
     assert "1 document could not be indexed broken.pdf: this is no PDF" in flat
+    assert "1 remark on the cases line 3: no gold pages" in flat
     assert "5 answers not judged, and so not scored" in flat
     assert "4 of 4 cases that failed, out of 6" in flat
     assert "The threshold in use, 0.5, is marked." in flat
@@ -288,7 +290,7 @@ def test_the_command_writes_one_file_and_says_how_large(
     assert re.search(r"report\.html: [\d.]+ MB, 4 misses shown", " ".join(done.stdout.split()))
     text = Read(out.read_text("utf-8")).text
     assert re.search(r"hit@5 0\.000 0\.750 \+0\.750", text)
-    assert "better" in text
+    assert "too few documents" in text
     told = reported("--data-dir", data, "eval", "report", path, "--out", out, "--json")
     assert json.loads(told.stdout) == {
         "file": str(out),

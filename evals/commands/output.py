@@ -1,0 +1,74 @@
+"""What commands share: arguments, figures and tables as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api import printing
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evals.runs import ScopeName
+
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The file of a run.", exists=True, dir_okay=False)
+]
+CasesToAsk = Annotated[
+    Path, typer.Option(help="Questions, one JSON object a line.", exists=True, dir_okay=False)
+]
+ScopeOption = Annotated[
+    str, typer.Option(help="Search only the case's document, or the whole collection.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def scope_name(scope: str) -> ScopeName:
+    """The scope, if it is one; else the usage is wrong."""
+    if scope not in ("document", "collection"):
+        raise typer.BadParameter("must be 'document' or 'collection'", param_hint="--scope")
+    return scope
+
+
+@contextmanager
+def progress(what: str, total: int, quiet: bool) -> Generator[Callable[[object], None]]:
+    """Shows on standard error how many are done, of which it is told; nothing if ``quiet``."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda done: shown.advance(task)
+
+
+def interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A figure, with the ends of its interval where it has one."""
+    if value is None:
+        return "not defined"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_table(table: Table) -> None:
+    """Print a table; into files and pipes as wide as it is."""
+    from rich import box
+    from rich.console import Console
+
+    table.box = box.SIMPLE
+    console = Console(highlight=False, markup=False)
+    console.print(table) if console.is_terminal else Console(
+        highlight=False, markup=False, width=500
+    ).print(table)
+
+
+def print_excluded(lines: Iterable[str]) -> None:
+    """Say on standard error what was left out, and why."""
+    excluded = list(lines)
+    if excluded:
+        typer.echo(f"excluded: {len(excluded)}", err=True)
+    for line in excluded:
+        typer.echo(f"  {printing.one_line(line)}", err=True)
