@@ -13,7 +13,7 @@ _ORDER = re.compile(
     # A sentence of its own, at the end; the same words within a question are part of it.
     # Few spaces: in a long row of them, each would be tried with all that follow.
     r"(?:(?<=[.?!;:\n])|^)\s{0,4}(?:(?:please|directly)\s{1,4})?"
-    r"(?:answer|anwser|round|write|give|save|format|respond|express|represent|return|"
+    r"(?:answer|anwser|base|round|write|give|save|format|respond|express|represent|return|"
     r"(?:the|your) answer (?:shall|should|must))\b[^?]*$"
     r"|\be\.g\.,?\s{0,4}[\[(\"'][^?]*$",
     re.IGNORECASE,
@@ -78,6 +78,9 @@ q3 | third quarter
 q4 | fourth quarter
 h1 | first half six months
 h2 | second half six months
+usd | dollars
+eur | euros
+gbp | pounds
 yoy | year over year
 ytd | year to date
 usa|u\\.s\\.(?:a\\.)? | united states
