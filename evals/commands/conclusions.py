@@ -34,7 +34,7 @@ def calibrate(
     forget: Annotated[
         bool, typer.Option("--forget", help="Forget what was fitted to the collection.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit the support below which answers are declined to your own cases, and store it with the
     collection: its answers by the same model keep to it from then on.
