@@ -426,7 +426,10 @@ def _line_of(case: Case, old: Mapping[str, Any] | None = None) -> bytes:
 
 
 def _lines_of(path: Path) -> list[tuple[bytes, Case | None]]:
-    """The file's lines as they stand, each with the case it is; nothing where there is no file."""
+    """The file's lines as they stand, each with the case it is; nothing where there is no file,
+    or a pipe or device."""
+    if _is_special(path):
+        return []
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -468,8 +471,23 @@ def _alone(path: Path) -> Generator[None]:
         os.close(folder)
 
 
+def _is_special(path: Path) -> bool:
+    # Not of the resolved path: what /dev/stdout leads to may have no name.
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _replace(path: Path, data: bytes) -> None:
-    """Write the file beside itself first: a crash leaves the old one or the new one."""
+    """Write the file beside itself first: a crash leaves the old one or the new one. A device or
+    a pipe is no file that another could take the place of: it is written into."""
+    if _is_special(path):
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise CasesError(
+                f"cannot write {path}: {(error.strerror or str(error)).lower()}"
+            ) from None
+        return
     path = path.resolve()
     new = path.with_name(f".{path.name}.new")
     try:

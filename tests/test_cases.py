@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -309,6 +310,19 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o640
     assert [case.id for case in listed_cases(target)] == ["a", "b"]
     assert sorted(tmp_path.iterdir()) == [link, target]
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path, write in ((pipe, write_cases), (link, write_cases), (pipe, append_cases)):
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(pipe.read_bytes)
+            write(path, [case("a")])
+            assert json.loads(read.result(timeout=10))["id"] == "a"
+        assert pipe.is_fifo()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
