@@ -16,7 +16,9 @@ async function ask(path, options) {
   const response = await fetch(path, options);
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}));
-    throw new Error(problem.detail || `the server answered ${response.status}`);
+    const error = new Error(problem.detail || `the server answered ${response.status}`);
+    error.status = response.status;
+    throw error;
   }
   return response;
 }
@@ -118,6 +120,16 @@ function go(by) {
   show();
 }
 
+// The case as it is in the files now; what was typed here is about one that is no more.
+async function reload(one) {
+  const told = await (await ask("cases")).json();
+  const now = told.cases.find((each) => each.id === one.id);
+  if (!now) return;
+  cases[cases.indexOf(one)] = now;
+  drafts.delete(one.id);
+  show();
+}
+
 async function decide(state) {
   const one = cases[place];
   if (!one || busy) return;
@@ -133,6 +145,7 @@ async function decide(state) {
     pages: answerable ? numbers() : [],
     answer: answerable ? at("answer").value : "",
     quote: answerable ? at("quote").value : "",
+    version: one.version,
   };
   try {
     const response = await ask("decisions", {
@@ -149,6 +162,7 @@ async function decide(state) {
     document.activeElement?.blur();
     show();
   } catch (error) {
+    if (error.status === 409) await reload(one).catch(() => {});
     at("problem").textContent = error.message;
   } finally {
     busy = false;
