@@ -146,6 +146,9 @@ def _decide(file: Path, decision: Decision, shelf: Shelf) -> tuple[Case, State]:
             "reviewed": True,
         }
     )
+    if (case.answer, case.answerable) != (old.answer, old.answerable):
+        # It was that of another answer, and matching goes by it.
+        case = case.model_copy(update={"answer_format": ""})
     if problem := problem_of(case, shelf):
         raise DecisionError(problem)
     if case.answerable and not case.pages:

@@ -204,6 +204,24 @@ def test_without_an_answer_nothing_is_gold(tmp_path: Path) -> None:
     assert (changed.pages, changed.answer, changed.quote) == ((), None, "")
 
 
+@pytest.mark.parametrize(
+    ("changed", "left"),
+    [
+        ({}, "Int"),
+        ({"answer": "312 trees"}, ""),
+        ({"answerable": False}, ""),
+        ({"pages": [3]}, "Int"),
+    ],
+)
+def test_another_answer_has_not_the_format_of_the_old_one(
+    tmp_path: Path, changed: dict[str, Any], left: str
+) -> None:
+    file = tmp_path / "cases.jsonl"
+    write_cases(file, [case("a", answer_format="Int")])
+    assert decided(file, **({"id": "a"} | changed)) == "accepted"
+    assert listed_cases(file)[0].answer_format == left
+
+
 def test_accepted_and_rejected_at_once_a_case_stands_in_one_file(tmp_path: Path) -> None:
     file = tmp_path / "cases.jsonl"
     for _ in range(10):
