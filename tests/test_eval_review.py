@@ -229,7 +229,8 @@ def test_accepted_and_rejected_at_once_a_case_stands_in_one_file(tmp_path: Path)
         rejected_file(file).unlink(missing_ok=True)
         states = ["accepted", "rejected"] * 3
         with ThreadPoolExecutor(len(states)) as pool:
-            done = list(pool.map(lambda state: decided(file, id="a", state=state), states))
+            taken = [pool.submit(decided, file, id="a", state=state) for state in states]
+            done = [each.result() for each in taken]
         assert done == states
         ids = [case.id for case in (*listed_cases(file), *listed_cases(rejected_file(file)))]
         assert sorted(ids) == ["a", "b", "c", "mine"]
