@@ -187,6 +187,7 @@ def create_review(
 ) -> FastAPI:
     """The application over a file of cases; all its paths begin with ``token``."""
     shelf = Shelf.of(documents)
+    pages = {document.id: document.pages for document in documents}
 
     def entered(given: str) -> None:
         if not secrets.compare_digest(given.encode(), token.encode()):
@@ -223,7 +224,7 @@ def create_review(
     @app.get("/{given}/pages/{document}/{number}", dependencies=entry)
     def page(document: str, number: int, quote: str = "") -> Response:  # pyright: ignore[reportUnusedFunction]
         """The page's image with the quote marked, if it stands there."""
-        if number < 1:
+        if not 1 <= number <= pages.get(document, 0):
             raise HTTPException(404)
         shown = page_of(PageRef(document, number - 1))
         words = find_quote(shown, quote) if quote.strip() else None

@@ -258,7 +258,8 @@ def test_the_server_shows_the_page_with_the_quote_and_takes_decisions(review: Re
         assert plain.headers["X-Quote"] == "missing"
         assert yellow(plain.content) == 0
         assert http.get(f"pages/{log['id']}/9").status_code == 404
-        assert http.get(f"pages/{log['id']}/0").status_code == 404
+        for number in ("0", "-1", "9" * 23):
+            assert http.get(f"pages/{log['id']}/{number}").status_code == 404
         taken = http.post("decisions", json=decision("a", document=log["id"]))
         assert taken.json()["state"] == "accepted"
         assert review.cases[0].reviewed
@@ -426,6 +427,41 @@ def test_what_cannot_be_saved_is_said_and_stays(tab: Tab, review: Reviewing) -> 
     page.locator("#accept").click()
     expect(page.locator("#question")).to_have_value("Question b?")
     assert not review.cases[0].answerable
+
+
+@needs_chromium
+def test_keys_are_the_same_with_shift_and_in_a_checkbox(tab: Tab, review: Reviewing) -> None:
+    page = tab.page
+    page.locator("#answerable").focus()
+    page.keyboard.press("j")
+    expect(page.locator("#question")).to_have_value("Question b?")
+    page.keyboard.press("Shift+K")
+    expect(page.locator("#question")).to_have_value(CASES[0].question)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#page-name")).to_have_text("log.pdf, page 3 of 3")
+    page.keyboard.press("Shift+G")
+    expect(page.locator("#pages")).to_have_value("2, 3")
+    page.keyboard.press("Shift+A")
+    expect(page.locator("#question")).to_have_value("Question b?")
+    assert review.cases[0].pages == (2, 3)
+    page.locator("#answerable").focus()
+    page.keyboard.press("Shift+R")
+    expect(page.locator("#question")).to_have_value("Question c?")
+    assert review.rejected == ["b"]
+
+
+@needs_chromium
+@pytest.mark.parametrize("written", ["-3", "2-3", "p3", "2, 3.0", "9" * 23])
+def test_what_is_no_page_number_is_not_taken_for_one(
+    tab: Tab, review: Reviewing, written: str
+) -> None:
+    page = tab.page
+    page.locator("#pages").fill(written)
+    page.locator("#accept").click()
+    expect(page.locator("#problem")).to_contain_text("is no page: write their numbers")
+    page.locator("#gold").click()
+    expect(page.locator("#pages")).to_have_value(written)
+    assert review.cases == CASES
 
 
 @needs_chromium

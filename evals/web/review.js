@@ -66,8 +66,18 @@ function show() {
   turn(page);
 }
 
+function written() {
+  return at("pages").value.split(/[\s,;]+/).filter(Boolean);
+}
+
 function numbers() {
-  return (at("pages").value.match(/\d+/g) || []).map(Number);
+  return written().filter((part) => /^\d{1,9}$/.test(part)).map(Number);
+}
+
+// What is wrong with the gold pages as they are written; "" where nothing is.
+function misread() {
+  const odd = written().find((part) => !/^\d{1,9}$/.test(part));
+  return odd === undefined ? "" : `${odd} is no page: write their numbers, with commas between`;
 }
 
 function keep() {
@@ -133,9 +143,10 @@ async function reload(one) {
 async function decide(state) {
   const one = cases[place];
   if (!one || busy) return;
-  busy = true;
-  at("problem").textContent = "";
   const answerable = at("answerable").checked;
+  at("problem").textContent = state === "accepted" && answerable ? misread() : "";
+  if (at("problem").textContent) return;
+  busy = true;
   const body = {
     id: one.id,
     state,
@@ -171,6 +182,8 @@ async function decide(state) {
 
 function toggle() {
   if (at("gold").hidden) return;
+  at("problem").textContent = misread();
+  if (at("problem").textContent) return;
   const gold = new Set(numbers());
   if (!gold.delete(page)) gold.add(page);
   at("pages").value = [...gold].sort((a, b) => a - b).join(", ");
@@ -213,10 +226,11 @@ document.addEventListener("keydown", (event) => {
     decide("accepted");
     return;
   }
-  const typing = event.target.closest("input, textarea, select");
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
   if (event.key === "Escape" && typing) typing.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const action = keys[event.key];
+  // With Shift or Caps Lock a letter is the same key.
+  const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!action) return;
   event.preventDefault();
   action();
