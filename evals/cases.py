@@ -179,7 +179,8 @@ def append_case(path: Path, case: Case) -> None:
 
 def replace_case(path: Path, id: str, case: Case | None) -> None:
     """Put ``case`` in the place of the one with this id, or with None take that out. Other lines,
-    and fields of the line that are not ours, stay. CasesError where there is none with this id."""
+    and fields of the line that are not ours, stay. CasesError where there is none with this
+    id, or more than one."""
     with alone(path):
         lines = _lines_of(path)
         place = _place(path, lines, id)
@@ -190,7 +191,8 @@ def replace_case(path: Path, id: str, case: Case | None) -> None:
 
 def move_case(case: Case, to: Path, away: Path) -> None:
     """Put the case into one file, over the one with its id or at the end, and out of the other, in
-    this order: a crash loses nothing. The caller is `alone` with both, which share a folder."""
+    this order: a crash loses nothing. The caller is `alone` with both, which share a folder.
+    CasesError, and nothing changed, where its id stands twice in one."""
     lines, others = _lines_of(to), _lines_of(away)
     place, other = _place(to, lines, case.id), _place(away, others, case.id)
     if place is not None:
@@ -478,8 +480,15 @@ def _joined(lines: Sequence[tuple[bytes, Case | None]]) -> bytes:
 
 
 def _place(path: Path, lines: Sequence[tuple[bytes, Case | None]], id: str) -> int | None:
-    """Which of the file's lines is the case with this id."""
-    return next((n for n, (_, old) in enumerate(lines) if old is not None and old.id == id), None)
+    """Which of the file's lines is the case with this id; CasesError where several are: with one
+    of them gone, another that nobody was shown would take its place."""
+    places = [n for n, (_, old) in enumerate(lines) if old is not None and old.id == id]
+    if len(places) > 1:
+        raise CasesError(
+            f"id {_short(id)} stands on lines {', '.join(str(n + 1) for n in places[:5])} of"
+            f" {path.name}: give each case an id of its own"
+        )
+    return places[0] if places else None
 
 
 def _replaced(lines: Sequence[tuple[bytes, Case | None]], place: int, case: Case | None) -> bytes:

@@ -294,6 +294,17 @@ def test_replacing_touches_one_line_and_keeps_fields_of_others(path: Path) -> No
         replace_case(path, "b", None)
 
 
+def test_of_two_lines_with_one_id_neither_is_replaced(path: Path) -> None:
+    path.write_text(f"{line()}\n{line(id='b')}\n{line(question='Hidden?')}\n")
+    before = path.read_bytes()
+    for changed in (None, case("a", question="Which?")):
+        with pytest.raises(CasesError, match=r"'a' stands on lines 1, 3 of .*: give each case"):
+            replace_case(path, "a", changed)
+    assert path.read_bytes() == before
+    replace_case(path, "b", None)
+    assert path.read_text().splitlines() == [line(), line(question="Hidden?")]
+
+
 def test_many_who_append_at_once_lose_nothing(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(partial(append_case, path), [case(str(n)) for n in range(40)]))

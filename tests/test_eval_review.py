@@ -204,6 +204,17 @@ def test_without_an_answer_nothing_is_gold(tmp_path: Path) -> None:
     assert (changed.pages, changed.answer, changed.quote) == ((), None, "")
 
 
+def test_rejecting_brings_no_hidden_line_to_life(tmp_path: Path) -> None:
+    file = tmp_path / "cases.jsonl"
+    lines = [case("a"), case("b"), case("a", question="Hidden?")]
+    file.write_text("".join(f"{each.model_dump_json()}\n" for each in lines))
+    before = file.read_bytes()
+    for state in ("rejected", "accepted"):
+        assert "stands on lines 1, 3 of cases.jsonl" in decided(file, id="a", state=state)
+    assert file.read_bytes() == before
+    assert not rejected_file(file).exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "left"),
     [
