@@ -155,24 +155,21 @@ def write_cases(path: Path, cases: Sequence[Case]) -> None:
         if case.id in ids:
             raise CasesError(f"id {_short(case.id)} stands twice: give each case an id of its own")
         ids.add(case.id)
-    with _alone(path):
+    with alone(path):
         _replace(path, b"".join(map(_line_of, cases)))
 
 
 def append_cases(path: Path, cases: Sequence[Case]) -> None:
     """Add cases at the end of the file, or begin it; what stands there already stays as it is.
     All or none: CasesError where an id stands there already, or twice among ``cases``."""
-    with _alone(path):
+    with alone(path):
         lines = _lines_of(path)
         ids = {case.id for _, case in lines if case is not None}
         for case in cases:
             if case.id in ids:
                 raise CasesError(f"{path} has a case with the id {_short(case.id)} already")
             ids.add(case.id)
-        data = b"".join(line for line, _ in lines)
-        if data and not data.endswith(b"\n"):
-            data += b"\n"
-        _replace(path, data + b"".join(map(_line_of, cases)))
+        _replace(path, _joined(lines) + b"".join(map(_line_of, cases)))
 
 
 def append_case(path: Path, case: Case) -> None:
@@ -182,19 +179,44 @@ def append_case(path: Path, case: Case) -> None:
 
 def replace_case(path: Path, id: str, case: Case | None) -> None:
     """Put ``case`` in the place of the one with this id, or with None take that out. Other lines,
-    and fields of the line that are not ours, stay. CasesError where there is none with this id."""
-    with _alone(path):
+    and fields of the line that are not ours, stay. CasesError where there is none with this
+    id, or more than one."""
+    with alone(path):
         lines = _lines_of(path)
-        places = [n for n, (_, old) in enumerate(lines) if old is not None and old.id == id]
-        if not places:
+        place = _place(path, lines, id)
+        if place is None:
             raise CasesError(f"{path} has no case with the id {_short(id)}")
-        kept: list[bytes] = []
-        for n, (line, _) in enumerate(lines):
-            if n != places[0]:
-                kept.append(line)
-            elif case is not None:
-                kept.append(_line_of(case, _parsed(line)))
-        _replace(path, b"".join(kept))
+        _replace(path, _replaced(lines, place, case))
+
+
+def move_case(case: Case, to: Path, away: Path) -> None:
+    """Put the case into one file, over the one with its id or at the end, and out of the other, in
+    this order: a crash loses nothing. The caller is `alone` with both, which share a folder.
+    CasesError, and nothing changed, where its id stands twice in one."""
+    lines, others = _lines_of(to), _lines_of(away)
+    place, other = _place(to, lines, case.id), _place(away, others, case.id)
+    if place is not None:
+        _replace(to, _replaced(lines, place, case))
+    else:
+        _replace(to, _joined(lines) + _line_of(case))
+    if other is not None:
+        _replace(away, _replaced(others, other, None))
+
+
+@contextmanager
+def alone(path: Path) -> Generator[None]:
+    """Hold off others, in this process or another, that change files of cases in this folder.
+    CasesError where there can be no such folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise CasesError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def listed_cases(path: Path) -> list[Case]:
@@ -426,7 +448,10 @@ def _line_of(case: Case, old: Mapping[str, Any] | None = None) -> bytes:
 
 
 def _lines_of(path: Path) -> list[tuple[bytes, Case | None]]:
-    """The file's lines as they stand, each with the case it is; nothing where there is no file."""
+    """The file's lines as they stand, each with the case it is; nothing where there is no file,
+    or a pipe or device."""
+    if _is_special(path):
+        return []
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -448,28 +473,53 @@ def _lines_of(path: Path) -> list[tuple[bytes, Case | None]]:
     return found
 
 
+def _joined(lines: Sequence[tuple[bytes, Case | None]]) -> bytes:
+    """The lines as they stand, the last one ended."""
+    data = b"".join(line for line, _ in lines)
+    return data + b"\n" if data and not data.endswith(b"\n") else data
+
+
+def _place(path: Path, lines: Sequence[tuple[bytes, Case | None]], id: str) -> int | None:
+    """Which of the file's lines is the case with this id; CasesError where several are: with one
+    of them gone, another that nobody was shown would take its place."""
+    places = [n for n, (_, old) in enumerate(lines) if old is not None and old.id == id]
+    if len(places) > 1:
+        raise CasesError(
+            f"id {_short(id)} stands on lines {', '.join(str(n + 1) for n in places[:5])} of"
+            f" {path.name}: give each case an id of its own"
+        )
+    return places[0] if places else None
+
+
+def _replaced(lines: Sequence[tuple[bytes, Case | None]], place: int, case: Case | None) -> bytes:
+    """The lines with ``case`` in one's place, or without that one."""
+    kept = [line for line, _ in lines]
+    kept[place : place + 1] = [] if case is None else [_line_of(case, _parsed(kept[place]))]
+    return b"".join(kept)
+
+
 def _parsed(line: bytes) -> Mapping[str, Any]:
     record = _json(line.removeprefix(_BOM))
     return record.value if not isinstance(record, str) else {}
 
 
-@contextmanager
-def _alone(path: Path) -> Generator[None]:
-    """Hold off others that change files of cases in this folder."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-    except OSError as error:
-        raise CasesError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
+def _is_special(path: Path) -> bool:
+    # Not of the resolved path: what /dev/stdout leads to may have no name.
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write the file beside itself first: a crash leaves the old one or the new one."""
+    """Write the file beside itself first: a crash leaves the old one or the new one. A device or
+    a pipe is no file that another could take the place of: it is written into."""
+    if _is_special(path):
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+        except OSError as error:
+            raise CasesError(
+                f"cannot write {path}: {(error.strerror or str(error)).lower()}"
+            ) from None
+        return
     path = path.resolve()
     new = path.with_name(f".{path.name}.new")
     try:

@@ -136,7 +136,8 @@ def propose(
     """At most ``count`` cases on pages that no ``known`` case has for gold, none of them asking
     what a known or ``rejected`` case asks.
 
-    ``unanswerable`` is the share, 0..1, of questions about what no page names. ``write`` asks a
+    ``unanswerable`` is the share, 0..1, of questions about what no page names, of those that are
+    made where that are fewer than ``count``. ``write`` asks a
     model (``model``) for a page's question; it raises BadQuestion where that is none. ``looked`` is
     called with the number of pages read so far. Raises ModelError where the model fails
     on several pages in a row before it wrote anything.
@@ -167,7 +168,9 @@ def propose(
     cases = list(_answerable(pages, count - without, books, page_of, write, rng))
     # Questions without an answer may be about any page: their words are only a mould.
     moulds = iter([*pages, *in_turn(useful, rng)])
-    if cases or without == count:
+    if len(cases) < count - without:
+        without = round(len(cases) * unanswerable / (1 - unanswerable))
+    if without:
         cases += _unanswerable(moulds, without, books, page_of, rng)
     return Proposals(tuple(cases), books.dropped, model)
 

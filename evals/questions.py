@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from generate.excerpts import Excerpt, read_excerpts, text_of
@@ -47,6 +47,13 @@ _MEANING = re.compile(r"(?P<thing>[A-Z][\w'’-]*(?: [\w'’-]+){0,4}) means (?P
 _BE = re.compile(r"(?P<thing>[A-Z][\w'’ -]{2,60}?) (?P<verb>was|were|is|are) (?P<rest>.+)")
 _WHEN = re.compile(rf" (?:on|in) (?P<when>{_DATE.pattern}|{_YEAR.pattern})")
 _NUMBER = re.compile(r"[(\-]?[$€£]?\d[\d.,]*%?\)?")
+_VALUE = re.compile(r"[(\-–—]*\s?[$€£]?\s?\d[\d.,]*\s?%?\)?(?: .*)?|[-–—]+")
+# Columns are named by these.
+_WHEN_NUMBER = re.compile(
+    rf"(?:{_YEAR.pattern}|\d{{1,2}}[./-]\d{{1,2}}[./-]\d{{2,4}}|{_DATE.pattern}"
+    r"|\d+ (?:day|week|month|quarter|year)s?)\b.*"
+)
+_FRAGMENT = re.compile(r"[^(]*\).*|.*\([^)]*|\(\S*\)")
 _TIME = re.compile(rf"{_MONTHS}|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day")
 _VAGUE = frozenset(
     "all any few half many more most much no none one other several some two".split()
@@ -235,7 +242,7 @@ def _of_row(
     page: Page, row: Excerpt, about: str, rng: random.Random
 ) -> Iterator[tuple[str, Question]]:
     """What a cell says of its row under its column."""
-    cells = _cells(page, row)
+    cells = _cells(page, row.words)
     values = [
         n
         for n, cell in enumerate(cells)
@@ -248,6 +255,8 @@ def _of_row(
         return
     cell = cells[rng.choice(values)]
     column = _column(page, row, cell)
+    if _FRAGMENT.fullmatch(column) or any(map(_is_value, _cells(page, row.header))):
+        return
     if not any(map(str.isalnum, column)) or column == label or column.endswith(_LOOSE_ENDS):
         return
     answer = " ".join(word.text for word in cell).strip(" ,;")
@@ -255,17 +264,25 @@ def _of_row(
     yield "row", Question(asked, answer, text_of(page, row.words), label, TABLE, column)
 
 
-def _cells(page: Page, row: Excerpt) -> list[list[Word]]:
-    """The row's words by cell, left to right."""
+def _cells(page: Page, indices: Iterable[int]) -> list[list[Word]]:
+    """The words by cell, line by line and left to right."""
     cells: list[list[Word]] = []
-    for i in row.words:
+    for i in indices:
         word = page.words[i]
         tall = (word.box[3] - word.box[1]) * page.height
-        if cells and (word.box[0] - cells[-1][-1].box[2]) * page.width < _CELL_GAP * tall:
+        before = cells[-1][-1].box if cells else word.box
+        below = (word.box[1] + word.box[3]) / 2 > before[3]
+        if cells and not below and (word.box[0] - before[2]) * page.width < _CELL_GAP * tall:
             cells[-1].append(word)
         else:
             cells.append([word])
     return cells
+
+
+def _is_value(cell: Sequence[Word]) -> bool:
+    """Whether a cell holds what stands in a table, not what names a column of it."""
+    text = " ".join(word.text for word in cell)
+    return bool(_VALUE.fullmatch(text)) and not _WHEN_NUMBER.fullmatch(text)
 
 
 def _column(page: Page, row: Excerpt, cell: list[Word]) -> str:

@@ -7,6 +7,7 @@ answered, so nothing is lost with the process. It loads nothing from elsewhere.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import socket
 from collections.abc import Callable, Sequence
@@ -28,10 +29,10 @@ from evals.cases import (
     Case,
     CasesError,
     Shelf,
-    append_case,
+    alone,
     listed_cases,
+    move_case,
     problem_of,
-    replace_case,
 )
 from generate.citations import boxes_of, find_quote
 from pageglass.errors import SettingsError, UsageError
@@ -75,8 +76,17 @@ class DecisionError(UsageError):
     code = "decision"
 
 
+class ChangedMeanwhile(UsageError):
+    """The case is no longer as the person saw it who decided on it."""
+
+    code = "changed-meanwhile"
+    status = 409
+
+
 class Decision(BaseModel):
-    """What a person decided on a case, and the case as they left it; ``document`` is an id."""
+    """What a person decided on a case, and the case as they left it; ``document`` is an id.
+    ``version`` is that of the case they saw, as the list of cases has it; with None a case that
+    was changed since is decided on all the same."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -88,6 +98,7 @@ class Decision(BaseModel):
     pages: list[int]
     answer: str = Field(max_length=100_000)
     quote: str = Field(max_length=100_000)
+    version: str | None = None
 
 
 def rejected_file(file: Path) -> Path:
@@ -99,17 +110,30 @@ def rejected_file(file: Path) -> Path:
 def decide(file: Path, decision: Decision, shelf: Shelf) -> tuple[Case, State]:
     """Write a decision down: the case goes to ``file`` or to its rejected_file, as it was edited.
 
-    DecisionError where it cannot be accepted so, CasesError where there is no such case.
+    DecisionError where it cannot be accepted so, ChangedMeanwhile where the case is no longer of
+    the decision's version, CasesError where there is no such case.
     """
+    # From the first look to the last line written: two decisions on a case come one by one.
+    with alone(file):
+        return _decide(file, decision, shelf)
+
+
+def _decide(file: Path, decision: Decision, shelf: Shelf) -> tuple[Case, State]:
     rejected = rejected_file(file)
-    known = {case.id: case for case in listed_cases(rejected)}
-    known |= {case.id: case for case in listed_cases(file)}
+    known: dict[str, tuple[Case, State]] = {
+        case.id: (case, "rejected") for case in listed_cases(rejected)
+    }
+    known |= {case.id: (case, _state(case)) for case in listed_cases(file)}
     if decision.id not in known:
         raise CasesError(f"{file.name} has no case with the id {decision.id!r} any more")
-    old = known[decision.id]
+    old, state = known[decision.id]
+    if decision.version is not None and decision.version != _version(old, state):
+        raise ChangedMeanwhile(
+            "this case was changed elsewhere meanwhile: look at it as it is now, and decide again"
+        )
     if decision.state == "rejected":
         # As it was proposed: that is what must not be proposed again.
-        _move(old, rejected, file)
+        move_case(old, rejected, file)
         return old, "rejected"
     case = old.model_copy(
         update={
@@ -122,22 +146,24 @@ def decide(file: Path, decision: Decision, shelf: Shelf) -> tuple[Case, State]:
             "reviewed": True,
         }
     )
+    if (case.answer, case.answerable) != (old.answer, old.answerable):
+        # It was that of another answer, and matching goes by it.
+        case = case.model_copy(update={"answer_format": ""})
     if problem := problem_of(case, shelf):
         raise DecisionError(problem)
     if case.answerable and not case.pages:
         raise DecisionError("name the pages that answer it, or say that none does")
-    _move(case, file, rejected)
+    move_case(case, file, rejected)
     return case, "accepted"
 
 
-def _move(case: Case, to: Path, away: Path) -> None:
-    """Put the case into one file and out of the other, in this order: a crash loses nothing."""
-    if any(there.id == case.id for there in listed_cases(to)):
-        replace_case(to, case.id, case)
-    else:
-        append_case(to, case)
-    if any(there.id == case.id for there in listed_cases(away)):
-        replace_case(away, case.id, None)
+def _state(case: Case) -> State:
+    """The state of a case in the file itself."""
+    return "open" if case.open else "accepted"
+
+
+def _version(case: Case, state: State) -> str:
+    return hashlib.sha256(f"{state} {case.model_dump_json()}".encode()).hexdigest()[:16]
 
 
 def _called(document_id: str, old: Case, shelf: Shelf) -> str:
@@ -161,6 +187,7 @@ def create_review(
 ) -> FastAPI:
     """The application over a file of cases; all its paths begin with ``token``."""
     shelf = Shelf.of(documents)
+    pages = {document.id: document.pages for document in documents}
 
     def entered(given: str) -> None:
         if not secrets.compare_digest(given.encode(), token.encode()):
@@ -177,9 +204,7 @@ def create_review(
     @app.get("/{given}/cases", dependencies=entry)
     def cases() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         """All cases, decided or not, and the documents they may be about."""
-        kept = [
-            _shown(case, "open" if case.open else "accepted", shelf) for case in listed_cases(file)
-        ]
+        kept = [_shown(case, _state(case), shelf) for case in listed_cases(file)]
         here = {case["id"] for case in kept}
         away = [case for case in listed_cases(rejected_file(file)) if case.id not in here]
         return {
@@ -199,7 +224,7 @@ def create_review(
     @app.get("/{given}/pages/{document}/{number}", dependencies=entry)
     def page(document: str, number: int, quote: str = "") -> Response:  # pyright: ignore[reportUnusedFunction]
         """The page's image with the quote marked, if it stands there."""
-        if number < 1:
+        if not 1 <= number <= pages.get(document, 0):
             raise HTTPException(404)
         shown = page_of(PageRef(document, number - 1))
         words = find_quote(shown, quote) if quote.strip() else None
@@ -254,7 +279,8 @@ def _shown(case: Case, state: State, shelf: Shelf) -> dict[str, Any]:
         id = shelf.id_of(case.document)
     except KeyError:
         id = None
-    return case.model_dump(mode="json") | {"state": state, "document_id": id}
+    more = {"state": state, "document_id": id, "version": _version(case, state)}
+    return case.model_dump(mode="json") | more
 
 
 def _web(name: str) -> Response:

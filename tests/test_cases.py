@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -293,6 +294,17 @@ def test_replacing_touches_one_line_and_keeps_fields_of_others(path: Path) -> No
         replace_case(path, "b", None)
 
 
+def test_of_two_lines_with_one_id_neither_is_replaced(path: Path) -> None:
+    path.write_text(f"{line()}\n{line(id='b')}\n{line(question='Hidden?')}\n")
+    before = path.read_bytes()
+    for changed in (None, case("a", question="Which?")):
+        with pytest.raises(CasesError, match=r"'a' stands on lines 1, 3 of .*: give each case"):
+            replace_case(path, "a", changed)
+    assert path.read_bytes() == before
+    replace_case(path, "b", None)
+    assert path.read_text().splitlines() == [line(), line(question="Hidden?")]
+
+
 def test_many_who_append_at_once_lose_nothing(path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(partial(append_case, path), [case(str(n)) for n in range(40)]))
@@ -309,6 +321,19 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o640
     assert [case.id for case in listed_cases(target)] == ["a", "b"]
     assert sorted(tmp_path.iterdir()) == [link, target]
+
+
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path, write in ((pipe, write_cases), (link, write_cases), (pipe, append_cases)):
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(pipe.read_bytes)
+            write(path, [case("a")])
+            assert json.loads(read.result(timeout=10))["id"] == "a"
+        assert pipe.is_fifo()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -89,6 +89,17 @@ def test_all_of_them_may_be_without_an_answer(folder: Path, tmp_path: Path) -> N
         assert any(word.strip('"?').lower() not in said for word in case.question.split()[3:])
 
 
+def test_of_fewer_than_were_asked_for_the_same_share_has_no_answer(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "cases.jsonl"
+    assert new(folder, out, "--count", "40", "--unanswerable", "0.2").exit_code == 0
+    cases = listed_cases(out)
+    without = sum(not case.answerable for case in cases)
+    assert 3 <= len(cases) - without <= 5
+    assert without == round((len(cases) - without) * 0.2 / 0.8)
+
+
 def test_the_same_seed_proposes_the_same_and_another_one_others(
     folder: Path, tmp_path: Path
 ) -> None:

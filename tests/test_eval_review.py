@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from api.services import Services
-from evals.cases import Case, Shelf, listed_cases, read_cases, write_cases
+from evals.cases import Case, Shelf, listed_cases, read_cases, replace_case, write_cases
 from evals.review import Decision, decide, rejected_file
 from pageglass.settings import load_settings
 from pageglass.types import Document
@@ -203,6 +204,49 @@ def test_without_an_answer_nothing_is_gold(tmp_path: Path) -> None:
     assert (changed.pages, changed.answer, changed.quote) == ((), None, "")
 
 
+def test_rejecting_brings_no_hidden_line_to_life(tmp_path: Path) -> None:
+    file = tmp_path / "cases.jsonl"
+    lines = [case("a"), case("b"), case("a", question="Hidden?")]
+    file.write_text("".join(f"{each.model_dump_json()}\n" for each in lines))
+    before = file.read_bytes()
+    for state in ("rejected", "accepted"):
+        assert "stands on lines 1, 3 of cases.jsonl" in decided(file, id="a", state=state)
+    assert file.read_bytes() == before
+    assert not rejected_file(file).exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "left"),
+    [
+        ({}, "Int"),
+        ({"answer": "312 trees"}, ""),
+        ({"answerable": False}, ""),
+        ({"pages": [3]}, "Int"),
+    ],
+)
+def test_another_answer_has_not_the_format_of_the_old_one(
+    tmp_path: Path, changed: dict[str, Any], left: str
+) -> None:
+    file = tmp_path / "cases.jsonl"
+    write_cases(file, [case("a", answer_format="Int")])
+    assert decided(file, **({"id": "a"} | changed)) == "accepted"
+    assert listed_cases(file)[0].answer_format == left
+
+
+def test_accepted_and_rejected_at_once_a_case_stands_in_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "cases.jsonl"
+    for _ in range(10):
+        write_cases(file, CASES)
+        rejected_file(file).unlink(missing_ok=True)
+        states = ["accepted", "rejected"] * 3
+        with ThreadPoolExecutor(len(states)) as pool:
+            taken = [pool.submit(decided, file, id="a", state=state) for state in states]
+            done = [each.result() for each in taken]
+        assert done == states
+        ids = [case.id for case in (*listed_cases(file), *listed_cases(rejected_file(file)))]
+        assert sorted(ids) == ["a", "b", "c", "mine"]
+
+
 # The server
 
 
@@ -225,7 +269,8 @@ def test_the_server_shows_the_page_with_the_quote_and_takes_decisions(review: Re
         assert plain.headers["X-Quote"] == "missing"
         assert yellow(plain.content) == 0
         assert http.get(f"pages/{log['id']}/9").status_code == 404
-        assert http.get(f"pages/{log['id']}/0").status_code == 404
+        for number in ("0", "-1", "9" * 23):
+            assert http.get(f"pages/{log['id']}/{number}").status_code == 404
         taken = http.post("decisions", json=decision("a", document=log["id"]))
         assert taken.json()["state"] == "accepted"
         assert review.cases[0].reviewed
@@ -236,6 +281,25 @@ def test_the_server_shows_the_page_with_the_quote_and_takes_decisions(review: Re
             assert http.post("decisions", json=bad).status_code == 422
         large = http.post("decisions", json=decision("a", quote="x" * (2 << 20)))
         assert large.status_code == 413
+
+
+def test_what_was_changed_elsewhere_is_not_overwritten(review: Reviewing) -> None:
+    with httpx.Client(base_url=review.address, trust_env=False) as http:
+        told = http.get("cases").json()
+        log = next(d["id"] for d in told["documents"] if d["called"] == "log.pdf")
+        version = told["cases"][0]["version"]
+        given = decision("a", document=log, version=version)
+        first = http.post("decisions", json=given | {"question": "Newer?"})
+        assert first.json()["version"] != version
+        for state in ("accepted", "rejected"):
+            stale = http.post("decisions", json=given | {"state": state})
+            assert stale.status_code == 409
+            assert "changed elsewhere" in stale.json()["detail"]
+        assert review.cases[0].question == "Newer?"
+        assert review.rejected == []
+        again = given | {"state": "rejected", "version": first.json()["version"]}
+        assert http.post("decisions", json=again).json()["state"] == "rejected"
+        assert http.post("decisions", json=again).status_code == 409
 
 
 def yellow(image: bytes) -> int:
@@ -374,6 +438,57 @@ def test_what_cannot_be_saved_is_said_and_stays(tab: Tab, review: Reviewing) -> 
     page.locator("#accept").click()
     expect(page.locator("#question")).to_have_value("Question b?")
     assert not review.cases[0].answerable
+
+
+@needs_chromium
+def test_keys_are_the_same_with_shift_and_in_a_checkbox(tab: Tab, review: Reviewing) -> None:
+    page = tab.page
+    page.locator("#answerable").focus()
+    page.keyboard.press("j")
+    expect(page.locator("#question")).to_have_value("Question b?")
+    page.keyboard.press("Shift+K")
+    expect(page.locator("#question")).to_have_value(CASES[0].question)
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#page-name")).to_have_text("log.pdf, page 3 of 3")
+    page.keyboard.press("Shift+G")
+    expect(page.locator("#pages")).to_have_value("2, 3")
+    page.keyboard.press("Shift+A")
+    expect(page.locator("#question")).to_have_value("Question b?")
+    assert review.cases[0].pages == (2, 3)
+    page.locator("#answerable").focus()
+    page.keyboard.press("Shift+R")
+    expect(page.locator("#question")).to_have_value("Question c?")
+    assert review.rejected == ["b"]
+
+
+@needs_chromium
+@pytest.mark.parametrize("written", ["-3", "2-3", "p3", "2, 3.0", "9" * 23])
+def test_what_is_no_page_number_is_not_taken_for_one(
+    tab: Tab, review: Reviewing, written: str
+) -> None:
+    page = tab.page
+    page.locator("#pages").fill(written)
+    page.locator("#accept").click()
+    expect(page.locator("#problem")).to_contain_text("is no page: write their numbers")
+    page.locator("#gold").click()
+    expect(page.locator("#pages")).to_have_value(written)
+    assert review.cases == CASES
+
+
+@needs_chromium
+def test_a_case_that_was_changed_elsewhere_is_shown_anew(tab: Tab, review: Reviewing) -> None:
+    page = tab.page
+    newer = CASES[0].model_copy(update={"question": "Newer?"})
+    replace_case(review.file, "a", newer)
+    page.locator("#answer").fill("older")
+    page.locator("#accept").click()
+    expect(page.locator("#problem")).to_contain_text("changed elsewhere meanwhile")
+    expect(page.locator("#question")).to_have_value("Newer?")
+    expect(page.locator("#answer")).to_have_value("312")
+    assert review.cases[0] == newer
+    page.locator("#accept").click()
+    expect(page.locator("#question")).to_have_value("Question b?")
+    assert review.cases[0].reviewed
 
 
 @needs_chromium

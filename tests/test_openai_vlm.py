@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
@@ -373,6 +374,35 @@ def test_a_wrong_key_a_wrong_name_and_a_wrong_address_are_told_apart() -> None:
             assert not isinstance(caught.value, ModelTimeout)
             vlm.close()
         assert len(server.requests) == 4  # nothing of that is tried again
+
+
+class _WebPage(BaseHTTPRequestHandler):
+    """What the address of a server's web page gives, where that of its API is asked for."""
+
+    def do_GET(self) -> None:
+        body = b"<!doctype html><title>Models</title><p>Welcome.</p>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+def test_the_address_of_a_web_page_is_a_wrong_one() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WebPage) as web:
+        threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True).start()
+        vlm = OpenAIVlm(f"http://127.0.0.1:{web.server_address[1]}", None, retries=1)
+        for call in (
+            lambda: vlm.check(seconds=10),
+            lambda: vlm.reply(ask(), tokens=50, seconds=10),
+        ):
+            with pytest.raises(ModelServerError, match=r"answer\.url \(it ends in /v1\)"):
+                call()
+        vlm.close()
+        web.shutdown()
 
 
 def test_pages_beyond_the_context_are_told_apart_from_other_refusals(

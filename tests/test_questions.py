@@ -122,6 +122,29 @@ def test_what_stands_far_above_a_column_is_not_its_header() -> None:
     assert not any("Place" in text for text in asked)
 
 
+@pytest.mark.parametrize(
+    ("header", "asked"),
+    [
+        ("Item\t2023\t2024", True),
+        ("Item\tPlan (net)\tPlan (gross)", True),
+        ("Item\t30 June 2024\t31 March 2024", True),
+        ("Item\t3 months to June\t3 months to May", True),
+        ("Item\tThe lower Bay 3\tThe upper Bay 4", True),
+        ("Rent\tpaid\t4,100", False),
+        ("Rent\tyard\t295 kg", False),
+        ("Rent\tyard\t12 per cent of all", False),
+        ("Rent\tyard\t—", False),
+        ("Item\tthousands)\tcrowns)", False),
+        ("Item\t(in oil\t(of oil", False),
+        ("Item\t(restated)\t(audited)", False),
+    ],
+)
+def test_only_what_names_a_column_is_its_header(header: str, asked: bool) -> None:
+    shown = page(f"{header}\nStaff costs\t4,100\t4,350\n")
+    found = {text for seed in range(8) for text in made(shown, seed)}
+    assert any('figure for "Staff costs" under' in text for text in found) is asked
+
+
 def test_answers_have_the_format_of_what_they_are() -> None:
     formats = {"312": "Int", "4,350": "Int", "(1,137)": "Int", "3.5": "Float", "12%": "Float"}
     formats |= {"43 crowns": "Str", "": "Str", "Marrowgate": "Str"}

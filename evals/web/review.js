@@ -16,7 +16,9 @@ async function ask(path, options) {
   const response = await fetch(path, options);
   if (!response.ok) {
     const problem = await response.json().catch(() => ({}));
-    throw new Error(problem.detail || `the server answered ${response.status}`);
+    const error = new Error(problem.detail || `the server answered ${response.status}`);
+    error.status = response.status;
+    throw error;
   }
   return response;
 }
@@ -64,8 +66,18 @@ function show() {
   turn(page);
 }
 
+function written() {
+  return at("pages").value.split(/[\s,;]+/).filter(Boolean);
+}
+
 function numbers() {
-  return (at("pages").value.match(/\d+/g) || []).map(Number);
+  return written().filter((part) => /^\d{1,9}$/.test(part)).map(Number);
+}
+
+// What is wrong with the gold pages as they are written; "" where nothing is.
+function misread() {
+  const odd = written().find((part) => !/^\d{1,9}$/.test(part));
+  return odd === undefined ? "" : `${odd} is no page: write their numbers, with commas between`;
 }
 
 function keep() {
@@ -118,12 +130,23 @@ function go(by) {
   show();
 }
 
+// The case as it is in the files now; what was typed here is about one that is no more.
+async function reload(one) {
+  const told = await (await ask("cases")).json();
+  const now = told.cases.find((each) => each.id === one.id);
+  if (!now) return;
+  cases[cases.indexOf(one)] = now;
+  drafts.delete(one.id);
+  show();
+}
+
 async function decide(state) {
   const one = cases[place];
   if (!one || busy) return;
-  busy = true;
-  at("problem").textContent = "";
   const answerable = at("answerable").checked;
+  at("problem").textContent = state === "accepted" && answerable ? misread() : "";
+  if (at("problem").textContent) return;
+  busy = true;
   const body = {
     id: one.id,
     state,
@@ -133,6 +156,7 @@ async function decide(state) {
     pages: answerable ? numbers() : [],
     answer: answerable ? at("answer").value : "",
     quote: answerable ? at("quote").value : "",
+    version: one.version,
   };
   try {
     const response = await ask("decisions", {
@@ -149,6 +173,7 @@ async function decide(state) {
     document.activeElement?.blur();
     show();
   } catch (error) {
+    if (error.status === 409) await reload(one).catch(() => {});
     at("problem").textContent = error.message;
   } finally {
     busy = false;
@@ -157,6 +182,8 @@ async function decide(state) {
 
 function toggle() {
   if (at("gold").hidden) return;
+  at("problem").textContent = misread();
+  if (at("problem").textContent) return;
   const gold = new Set(numbers());
   if (!gold.delete(page)) gold.add(page);
   at("pages").value = [...gold].sort((a, b) => a - b).join(", ");
@@ -199,10 +226,11 @@ document.addEventListener("keydown", (event) => {
     decide("accepted");
     return;
   }
-  const typing = event.target.closest("input, textarea, select");
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select");
   if (event.key === "Escape" && typing) typing.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const action = keys[event.key];
+  // With Shift or Caps Lock a letter is the same key.
+  const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!action) return;
   event.preventDefault();
   action();

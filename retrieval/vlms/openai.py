@@ -435,8 +435,10 @@ def _note(span: tracing.Span, model: str, usage: CompletionUsage | None) -> None
 
 
 async def _models(client: AsyncOpenAI) -> list[str]:
-    listed: Any = await client.models.list()
-    return [model.id for model in getattr(listed, "data", None) or ()]
+    # As it came: of a page of HTML, which a wrong address gives, the library makes no list.
+    listed: Any = (await client.models.with_raw_response.list()).http_response.json()
+    models: Any = listed.get("data") if isinstance(listed, dict) else None
+    return [model["id"] for model in models or () if isinstance(model, dict) and "id" in model]
 
 
 def _message(message: Message) -> dict[str, Any]:
