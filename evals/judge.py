@@ -256,11 +256,15 @@ def judge_run(
     run: Run, judge: Judge, *, told: Callable[[Outcome], None] = lambda outcome: None
 ) -> Run:
     """``run`` with a judgement of every answer that was given. What was declined needs none, and
-    loses what it had; ``told`` hears of every outcome that was seen to."""
+    loses what it had; a verdict of an earlier time stays where there is none now. ``told`` hears of
+    every outcome that was seen to."""
     outcomes: list[Outcome] = []
     for outcome in run.outcomes:
         given = outcome.answer is not None and not outcome.answer.declined
         judgement = judge.judge(outcome) if given else None
+        before = outcome.judgement
+        if judgement and judgement.correct is None and before and before.correct is not None:
+            judgement = before
         outcomes.append(outcome.model_copy(update={"judgement": judgement}))
         told(outcomes[-1])
     return run.model_copy(update={"outcomes": tuple(outcomes)})

@@ -205,6 +205,9 @@ def compare(a: Run, b: Run, k: int | None = None, *, ranking: str = SEARCH) -> l
     with gold pages, or the scopes differ."""
     if a.scope != b.scope:
         raise RunError(f"the runs cannot be compared: scope {a.scope} and scope {b.scope}")
+    there = {name for run in (a, b) for outcome in run.outcomes for name in outcome.rankings}
+    if ranking not in there:
+        raise RunError(f"no ranking {ranking!r}: there are {', '.join(sorted(there))}")
     k = k or a.k
     unpaired = set(unpaired_cases(a, b).changed)
     first = {scores.id: scores for scores in score_cases(a.outcomes, k, ranking)}

@@ -18,6 +18,7 @@ from pathlib import Path
 from api.printing import one_line, printable
 from evals import answers, plots, ranking
 from evals.answers import Mean, answer_contained, answer_matches, figure
+from evals.files import replace_file
 from evals.gate import Change, check_comparable, compare
 from evals.intervals import FEW_DOCUMENTS, wilson
 from evals.misses import CaseMiss, Misses, find_misses
@@ -27,7 +28,7 @@ from generate.citations import verify
 from ingest.catalog import Catalog
 from ingest.database import Database
 from pageglass import __version__
-from pageglass.errors import DocumentNotFound, MissingExtra, PageNotFound, StoreError, UsageError
+from pageglass.errors import DocumentNotFound, MissingExtra, PageNotFound
 from pageglass.images import ImageStore
 from pageglass.types import Box, Citation, Page, PageRef
 
@@ -216,14 +217,8 @@ def write_report(
         missed=len(lost.cases),
         asked=lost.asked,
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = target.with_name(target.name + ".new")
-        # File names that are no UTF-8 hold lone surrogates.
-        written.write_bytes(html.encode("utf-8", "replace"))
-        written.replace(target)
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror}") from None
+    # File names that are no UTF-8 hold lone surrogates.
+    replace_file(target, html.encode("utf-8", "replace"))
     return len(shown)
 
 
@@ -744,9 +739,3 @@ def _quantile(values: Sequence[float], q: float) -> float:
     """The smallest value that a share ``q`` of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
-
-
-def check_target(target: Path) -> None:
-    """UsageError where the report cannot be called so."""
-    if target.is_dir():
-        raise UsageError(f"{target} is a folder: name a file (--out report.html)")

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evals.cases import Case
+from evals.files import replace_file
 from pageglass.errors import PageglassError
 from pageglass.types import AnswerStatus, TextSource
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 """The version of the file's format."""
 
 ScopeName = Literal["document", "collection"]
@@ -164,14 +165,14 @@ class Run(_Record):
     ``failed_documents`` for each document that could not be indexed.
     ``collection`` None: all were searched. ``made_at`` is UTC, ISO 8601."""
 
-    format: int = FORMAT
+    format: Literal[1] = FORMAT
     version: str
     made_at: str
     cases_file: str
     cases_sha256: str
     collection: str | None = None
     scope: ScopeName
-    k: int
+    k: Annotated[int, Field(ge=1, le=DEPTH)]
     profile: str
     settings: dict[str, Any]
     documents: dict[str, DocumentFacts]
@@ -195,14 +196,16 @@ def read_run(path: Path) -> Run:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if where == "format":
+            raise RunError(
+                f"{path} was written by another version of Pageglass (format {first['input']!r},"
+                f" and this one reads {FORMAT}): make the run again"
+            ) from None
         raise RunError(
             f"{path} is not a run of `pageglass eval run`: {where} {first['msg']}"
         ) from None
 
 
 def write_run(run: Run, path: Path) -> None:
-    """Write a run to its file, beside it first: a crash leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(path.name + ".new")
-    written.write_text(run.model_dump_json() + "\n", "utf-8")
-    written.replace(path)
+    """Write a run to its file; StoreError."""
+    replace_file(path, (run.model_dump_json() + "\n").encode())

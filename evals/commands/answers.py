@@ -264,10 +264,12 @@ def probes(
 
     from api.services import Services
     from evals.evaluate import blank_run, cases_about, check_usable, documents_here
+    from evals.files import check_output
     from evals.probes import ask_probes, join, make_probes, polling, rates
     from evals.runs import read_run, write_run
 
     within = scope_name(scope)
+    check_output(out, inputs=[cases])
     earlier = read_run(out) if out.exists() else None
     with Services(settings, command="eval probes") as services:
         chosen, ids = cases_about(cases, documents_here(services, collection))

@@ -173,7 +173,9 @@ def convert(
     pageglass eval convert samples.json --out cases.jsonl
     """
     from evals.cases import CasesError, read_cases, write_cases
+    from evals.files import check_output
 
+    check_output(out, inputs=[file])
     cases = read_cases(file, None)
     for line in cases.excluded:
         typer.echo(f"excluded: {line}", err=True)

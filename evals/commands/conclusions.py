@@ -122,10 +122,11 @@ def report(
     pageglass eval report run.json --compare old.json --out report.html
     """
     settings = begin(ctx, as_json, here=True)
-    from evals.report import Pages, check_target, write_report
+    from evals.files import check_output
+    from evals.report import Pages, write_report
     from evals.runs import read_run
 
-    check_target(out)
+    check_output(out, inputs=[run] if compare is None else [run, compare])
     recorded = read_run(run)
     other = None if compare is None else read_run(compare)
     with Pages(settings.data_dir) as pages:
