@@ -24,7 +24,7 @@ from evals.ranking import (
     score_rankings,
     unpaired_cases,
 )
-from evals.runs import DocumentFacts, GoldPage, Outcome, PageKey, Run, RunError, write_run
+from evals.runs import DocumentFacts, GoldPage, Outcome, PageKey, Run, RunError, read_run, write_run
 
 PAGES = [(document, number) for document in ("a", "b") for number in range(1, 13)]
 
@@ -221,6 +221,21 @@ def test_runs_are_compared_case_by_case() -> None:
     assert (alone[0].low, alone[0].high, alone[0].sure) == (None, None, False)
     # At another cut-off than the runs': the found pages are all first.
     assert compare(old, new, 1)[0].metric == "hit@1"
+
+
+def test_a_ranking_that_neither_run_has_is_no_ranking_of_nothing(tmp_path: Path) -> None:
+    one = searched([True] * 4)
+    with pytest.raises(RunError, match="no ranking 'serach': there are search"):
+        compare(one, one, ranking="serach")
+
+
+def test_a_run_of_another_version_is_named_so(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    for change, said in (({"format": 99}, "another version"), ({"k": 0}, "is not a run")):
+        plain = searched([True] * 4).model_dump(mode="json")
+        file.write_text(json.dumps(plain | change))
+        with pytest.raises(RunError, match=said):
+            read_run(file)
 
 
 def test_cases_without_their_like_are_named_and_not_compared() -> None:
