@@ -17,8 +17,14 @@ def check_output(path: Path, *, inputs: Iterable[Path] = ()) -> None:
     for given in inputs:
         if path.exists() and given.exists() and path.samefile(given):
             raise UsageError(f"{path} is what is read: choose another name for what is written")
-    there = path if path.exists() else next(folder for folder in path.parents if folder.exists())
-    if not os.access(there, os.W_OK) or (there != path and not there.is_dir()):
+    try:
+        target = path.resolve()
+    except RuntimeError:  # Links that lead to each other.
+        raise UsageError(f"{path} cannot be written") from None
+    special = target.exists() and not target.is_file()
+    # A file is written beside the old one, so that its folder counts.
+    there = target if special else next(one for one in target.parents if one.exists())
+    if not os.access(there, os.W_OK) or not (special or there.is_dir()):
         raise UsageError(f"{path} cannot be written")
 
 

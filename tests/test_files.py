@@ -51,6 +51,26 @@ def test_what_cannot_be_written_is_named_as_it_was_given(tmp_path: Path) -> None
     check_output(tmp_path / "not" / "there" / "yet.json")
 
 
+def test_the_folder_of_what_a_link_leads_to_must_take_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    lost, loop = tmp_path / "lost.json", tmp_path / "loop.json"
+    lost.symlink_to(tmp_path / "file" / "run.json")
+    loop.symlink_to(loop)
+    for path in (lost, loop):
+        with pytest.raises(UsageError, match=f"{path} cannot be written"):
+            check_output(path)
+    old = tmp_path / "shut" / "run.json"
+    old.parent.mkdir()
+    old.write_text("old")
+    check_output(old)
+    # Whoever runs the tests as root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != old.parent)
+    with pytest.raises(UsageError, match=f"{old} cannot be written"):
+        check_output(old)
+
+
 def test_what_is_read_is_not_written_over(tmp_path: Path) -> None:
     file, other = tmp_path / "cases.jsonl", tmp_path / "other.jsonl"
     file.write_text("{}")

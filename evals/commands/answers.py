@@ -270,7 +270,7 @@ def probes(
 
     within = scope_name(scope)
     check_output(out, inputs=[cases])
-    earlier = read_run(out) if out.exists() else None
+    earlier = read_run(out) if out.is_file() else None
     with Services(settings, command="eval probes") as services:
         chosen, ids = cases_about(cases, documents_here(services, collection))
         check_usable(cases, chosen)
