@@ -6,6 +6,7 @@ are made of run files; none of them asks a question again.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evals.cases import Case
 from evals.files import replace_file
-from pageglass.errors import PageglassError
+from pageglass.errors import PageglassError, UsageError
 from pageglass.types import AnswerStatus, TextSource
 
 FORMAT: Literal[1] = 1
@@ -188,9 +189,9 @@ class Run(_Record):
 
 
 def read_run(path: Path) -> Run:
-    """A run from its file; RunError."""
+    """A run from its file; RunError where it cannot be read, or has two cases of one id."""
     try:
-        return Run.model_validate_json(path.read_bytes())
+        run = Run.model_validate_json(path.read_bytes())
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except ValidationError as error:
@@ -201,9 +202,25 @@ def read_run(path: Path) -> Run:
                 f"{path} was written by another version of Pageglass (format {first['input']!r},"
                 f" and this one reads {FORMAT}): make the run again"
             ) from None
-        raise RunError(
-            f"{path} is not a run of `pageglass eval run`: {where} {first['msg']}"
-        ) from None
+        what = f"{where}: {first['msg']}" if where else first["msg"]
+        raise RunError(f"{path} is not a run of `pageglass eval run`: {what}") from None
+    times = Counter(outcome.case.id for outcome in run.outcomes)
+    if twice := [id for id, count in times.items() if count > 1]:
+        raise RunError(f"{path} has more than one case {twice[0]!r}: make the run again")
+    return run
+
+
+def check_replaceable(path: Path) -> None:
+    """UsageError where a new run at ``path`` would lose more than an older run: a file of another
+    kind, or judgements and probes, which cost a model's work."""
+    if not path.is_file():
+        return
+    try:
+        run = read_run(path)
+    except RunError:
+        raise UsageError(f"{path} is there and is no run: choose another name") from None
+    if run.probes or any(outcome.judgement for outcome in run.outcomes):
+        raise UsageError(f"{path} has judgements or probes: choose another name")
 
 
 def write_run(run: Run, path: Path) -> None:

@@ -13,7 +13,17 @@ from api.services import Services
 from evals.cases import Cases, CasesError
 from evals.evaluate import cases_about, documents_here, documents_of_folder, evaluate
 from evals.misses import find_misses
-from evals.runs import FUSION, RETRIEVER, WITHOUT, Outcome, Run, ScopeName, read_run
+from evals.runs import (
+    FUSION,
+    RETRIEVER,
+    WITHOUT,
+    Judgement,
+    Outcome,
+    Run,
+    ScopeName,
+    read_run,
+    write_run,
+)
 from pageglass.settings import load_settings
 from pageglass.types import PageRef, Scope
 from retrieval.profiles import PAGE_NUMBER
@@ -354,6 +364,31 @@ def test_a_run_on_documents_that_are_indexed(docs: Path, tmp_path: Path) -> None
     assert {*by_id(read_run(out))} == {"a", "b", "e"}
     wrong = eval_run(*args, "--scope", "page")
     assert wrong.exit_code == 2
+
+
+def test_a_run_takes_the_place_of_nothing_but_a_run(docs: Path, tmp_path: Path) -> None:
+    file, out = tmp_path / "cases.jsonl", tmp_path / "run.json"
+    file.write_text(case("a", "Why did the feed pump fail?", [1]))
+    args = ["--data-dir", tmp_path / "mine", "eval", "run", "--docs", docs, "--cases", file]
+    assert eval_run(*args, "--out", out).exit_code == 0
+    assert eval_run(*args, "--out", out).exit_code == 0
+    made = read_run(out)
+    verdict = Judgement(model="m", prompt="p", correct=True)
+    (one,) = made.outcomes
+    judged = made.model_copy(update={"outcomes": (one.model_copy(update={"judgement": verdict}),)})
+    write_run(judged, out)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for path, said in (
+        (out, "has judgements or probes"),
+        (notes, "is there and is no run"),
+        (file, "is what is read"),
+    ):
+        before = path.read_bytes()
+        refused = eval_run(*args, "--out", path)
+        assert refused.exit_code == 2
+        assert f"{path} {said}" in " ".join(refused.stderr.split())
+        assert path.read_bytes() == before
 
 
 def test_a_run_on_a_folder_leaves_other_documents_alone(docs: Path, tmp_path: Path) -> None:

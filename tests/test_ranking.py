@@ -238,6 +238,13 @@ def test_a_run_of_another_version_is_named_so(tmp_path: Path) -> None:
             read_run(file)
 
 
+def test_a_run_with_a_case_twice_is_refused(tmp_path: Path) -> None:
+    one = outcome("same", [("a", 1)], {"search": [("a", 1)]})
+    write_run(run([one, one]), tmp_path / "run.json")
+    with pytest.raises(RunError, match="more than one case 'same'"):
+        read_run(tmp_path / "run.json")
+
+
 def test_cases_without_their_like_are_named_and_not_compared() -> None:
     a = outcome("same", [("a", 1)], {"search": [("a", 1)]})
     old = outcome("moved", [("a", 1)], {"search": [("a", 1)]})

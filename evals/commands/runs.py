@@ -77,10 +77,11 @@ def run(
     )
     from evals.files import check_output
     from evals.ranking import ranking_tables
-    from evals.runs import write_run
+    from evals.runs import check_replaceable, write_run
 
     within = scope_name(scope)
     check_output(out, inputs=[cases])
+    check_replaceable(out)
     if docs is not None and collection is not None:
         raise UsageError("--docs is a collection of its own: leave --collection out")
     if docs is not None and ctx.obj.data_dir is None:
