@@ -79,8 +79,9 @@ class _Commands(TyperGroup):
             raise  # Whoever read us has enough; typer ends quietly.
         except OSError as error:
             code, message, status = "system", _os_message(error), 1
-        except KeyboardInterrupt:
-            code, message, status = "stopped", STOPPED, 130
+        except KeyboardInterrupt as stop:
+            # A command that keeps nothing, or not all, says so itself.
+            code, message, status = "stopped", str(stop) or STOPPED, 130
         options = ctx.obj
         if isinstance(options, _Options) and options.json:
             printing.print_json({"error": {"code": code, "message": printing.one_line(message)}})

@@ -270,6 +270,16 @@ def judge_run(
     return run.model_copy(update={"outcomes": tuple(outcomes)})
 
 
+def new_verdicts(before: Iterable[Outcome], after: Iterable[Outcome]) -> int:
+    """How many of the same cases, in the same order, got a verdict that is not an earlier one."""
+    return sum(
+        now.judgement is not None
+        and now.judgement.correct is not None
+        and now.judgement is not old.judgement
+        for old, now in zip(before, after, strict=False)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """What a judge found of a run. ``correct`` is of the answers it judged; ``right`` is of all

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -450,6 +454,53 @@ def test_a_judge_that_is_down_leaves_the_run_as_it_was(folder: tuple[Path, str])
     assert "excluded: 2" in done.stderr
     assert "PAGEGLASS_JUDGE_KEY" in done.stderr
     assert "no answer could be judged" in done.stderr
+
+
+def test_a_judge_that_fails_part_way_takes_no_earlier_verdict_away(
+    folder: tuple[Path, str],
+) -> None:
+    path, _ = folder
+    with openai_server() as server:
+        server.context = 10_000
+        args = ("judge", "run.json", "--url", server.url)
+        assert invoke(*args).exit_code == 0
+        before = read_run(path / "run.json")
+        server.misbehave("failing", after=1)
+        done = invoke(*args)
+        assert done.exit_code == 0, done.output
+        assert "1 could not be judged now: their earlier verdicts count" in done.stderr
+        assert read_run(path / "run.json") == before
+        done = invoke(*args, "--model", server.model)
+    assert done.exit_code == 1
+    assert "no answer could be judged: the run is as it was" in done.stderr
+    assert read_run(path / "run.json") == before
+
+
+@pytest.mark.parametrize("judged_before", [0, 1])
+def test_verdicts_are_kept_where_judging_is_stopped(
+    folder: tuple[Path, str], judged_before: int
+) -> None:
+    path, _ = folder
+    with openai_server() as server:
+        server.context = 10_000
+        server.misbehave("hanging", after=judged_before)
+
+        def stop() -> None:
+            until = time.monotonic() + 60
+            while len(server.completions) <= judged_before and time.monotonic() < until:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        done = invoke("judge", "run.json", "--url", server.url)
+        stopper.join()
+    assert done.exit_code == 130, done.output
+    verdicts = [o.judgement is not None for o in read_run(path / "run.json").outcomes]
+    assert verdicts == [bool(judged_before), False]
+    said = "new verdicts in run.json: 1" if judged_before else "the run is as it was"
+    assert f"stopped; {said}" in done.stderr
+    assert "to go on" not in done.stderr
 
 
 def test_the_key_is_from_the_environment(

@@ -16,6 +16,7 @@ from evals.commands.output import (
     RunFile,
     ScopeOption,
     interval,
+    keeping_nothing,
     print_excluded,
     progress,
     scope_name,
@@ -24,7 +25,7 @@ from evals.commands.output import (
 if TYPE_CHECKING:
     from evals.answers import Mean
     from evals.judge import Judge
-    from evals.runs import Run
+    from evals.runs import Outcome, Run
 
 
 def answers(ctx: typer.Context, run: RunFile, as_json: AsJson = False) -> None:
@@ -120,13 +121,29 @@ def judge(
 def _judge(run: Run, file: Path, judge: Judge, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from evals.judge import judge_run, judged
+    from evals.judge import judge_run, judged, new_verdicts
     from evals.runs import write_run
 
-    with progress("judging", len(run.outcomes), as_json) as moved:
-        done = judge_run(run, judge, told=moved)
-    found = judged(done)
-    if found.correct.n:
+    seen: list[Outcome] = []
+    try:
+        with progress("judging", len(run.outcomes), as_json) as moved:
+
+            def told(outcome: Outcome) -> None:
+                seen.append(outcome)
+                moved(outcome)
+
+            done = judge_run(run, judge, told=told)
+    except KeyboardInterrupt:
+        new = new_verdicts(run.outcomes, seen)
+        if not new:
+            raise KeyboardInterrupt("stopped; the run is as it was") from None
+        rest = run.outcomes[len(seen) :]
+        write_run(run.model_copy(update={"outcomes": (*seen, *rest)}), file)
+        raise KeyboardInterrupt(
+            f"stopped; new verdicts in {file}: {new}; the same command judges all again"
+        ) from None
+    new, found = new_verdicts(run.outcomes, done.outcomes), judged(done)
+    if new:
         write_run(done, file)
     if as_json:
         printing.print_json(asdict(found))
@@ -137,7 +154,10 @@ def _judge(run: Run, file: Path, judge: Judge, as_json: bool) -> None:
         typer.echo(f"judge                             {', '.join(found.models)}")
         typer.echo(f"prompt                            {', '.join(found.prompts)}")
         print_excluded(found.excluded)
-    if not found.correct.n:
+    earlier = found.correct.n - new
+    if earlier:
+        typer.echo(f"{earlier} could not be judged now: their earlier verdicts count", err=True)
+    if not new:
         printing.print_error("no answer could be judged: the run is as it was")
         raise typer.Exit(1)
 
@@ -148,7 +168,7 @@ def _compare(run: Run, other: Run, judge: Judge, as_json: bool) -> None:
 
     from evals.judge import compare, preferred
 
-    with progress("comparing", len(run.outcomes), as_json) as moved:
+    with keeping_nothing(), progress("comparing", len(run.outcomes), as_json) as moved:
         preferences = compare(run, other, judge, told=moved)
     share = preferred(preferences)
     counts = Counter(one.better for one in preferences)
@@ -293,7 +313,7 @@ def probes(
             seed=seed,
             limit=limit,
         )
-        with progress("asking", len(made.probes), as_json) as moved:
+        with keeping_nothing(), progress("asking", len(made.probes), as_json) as moved:
             outcomes = ask_probes(services, made.probes, told=moved)
     write_run(run.model_copy(update={"probes": tuple(outcomes)}), out)
     excluded = [*chosen.excluded, *made.excluded]

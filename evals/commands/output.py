@@ -36,6 +36,17 @@ def scope_name(scope: str) -> ScopeName:
 
 
 @contextmanager
+def keeping_nothing() -> Generator[None]:
+    """Says so where the work is stopped half way."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "stopped; nothing was kept: the same command asks everything again"
+        ) from None
+
+
+@contextmanager
 def progress(what: str, total: int, quiet: bool) -> Generator[Callable[[object], None]]:
     """Shows on standard error how many are done, of which it is told; nothing if ``quiet``."""
     from rich.console import Console

@@ -15,6 +15,7 @@ from evals.commands.output import (
     RunFile,
     ScopeOption,
     interval,
+    keeping_nothing,
     print_excluded,
     print_table,
     scope_name,
@@ -100,19 +101,20 @@ def run(
         chosen, ids = cases_about(cases, found)
         check_usable(cases, chosen)
         errors = Console(stderr=True)
-        run = evaluate(
-            services,
-            chosen,
-            ids,
-            cases_file=cases,
-            scope=within,
-            k=k,
-            answers=answers,
-            collection=collection,
-            only=found.only,
-            failed_documents=found.failed,
-            watch=lambda usable: track(usable, "asking", console=errors, disable=as_json),
-        )
+        with keeping_nothing():
+            run = evaluate(
+                services,
+                chosen,
+                ids,
+                cases_file=cases,
+                scope=within,
+                k=k,
+                answers=answers,
+                collection=collection,
+                only=found.only,
+                failed_documents=found.failed,
+                watch=lambda usable: track(usable, "asking", console=errors, disable=as_json),
+            )
     write_run(run, out)
     if as_json:
         printing.print_json({"run": str(out), **_tables_json(ranking_tables(run))})
