@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -389,6 +393,34 @@ def test_a_run_takes_the_place_of_nothing_but_a_run(docs: Path, tmp_path: Path) 
         assert refused.exit_code == 2
         assert f"{path} {said}" in " ".join(refused.stderr.split())
         assert path.read_bytes() == before
+
+
+def test_a_run_that_is_stopped_says_that_nothing_was_kept(
+    docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, file, out = tmp_path / "mine", tmp_path / "cases.jsonl", tmp_path / "run.json"
+    file.write_text(case("a", "Why did the feed pump fail?", [1]))
+    with openai_server() as server:
+        monkeypatch.setenv("PAGEGLASS_RERANK__URL", server.url)
+        with Services(load_settings({"data_dir": data}), command="test") as services:
+            list(services.ingest([docs]))
+        server.misbehave("slow")
+        server.pause = 2
+
+        def stop() -> None:
+            until = time.monotonic() + 60
+            while not server.completions and time.monotonic() < until:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        done = eval_run("--data-dir", data, "eval", "run", "--cases", file, "--out", out)
+        stopper.join()
+    assert done.exit_code == 130, done.output
+    assert "stopped; nothing was kept" in done.stderr
+    assert "to go on" not in done.stderr
+    assert not out.exists()
 
 
 def test_a_run_on_a_folder_leaves_other_documents_alone(docs: Path, tmp_path: Path) -> None:
