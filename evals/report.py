@@ -53,8 +53,8 @@ _LONGEST_TEXT = 1200
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A figure in a table: ``value`` as text, with its interval as text where it has one, and its
-    share, 0..1, for a bar behind it."""
+    """A figure in a table: ``value`` as text, with its interval, and the number of cases where that
+    is the figure's own, as text where it has them, and its share, 0..1, for a bar behind it."""
 
     value: str
     interval: str = ""
@@ -549,7 +549,8 @@ def _answers(run: Run) -> Section | None:
         "answers",
         "Answers",
         "Match is by the rules of MMLongBench-Doc; contains says whether quotes hold the gold"
-        " value; precision and recall of citations are of pages.",
+        " value; precision and recall of citations are of pages. Each figure stands with its 95 %"
+        " interval, by document, and n, its number of cases.",
         grids=tuple(
             grid
             for caption, names in kinds.items()
@@ -562,12 +563,9 @@ def _figures(caption: str, names: Sequence[str], rows: Mapping[str, answers.Row]
     used = [name for name in names if any(row[name].n for row in rows.values())]
     return Grid(
         caption,
-        (*map(_title, used), "cases"),
+        tuple(map(_title, used)),
         tuple(
-            (
-                one_line(name),
-                (*(_cell(row[f]) for f in used), Cell(str(max(row[f].n for f in used)))),
-            )
+            (one_line(name), tuple(_cell(row[f]) for f in used))
             for name, row in rows.items()
             if any(row[f].n for f in used)
         ),
@@ -724,11 +722,12 @@ def _attribution(lost: Misses) -> Section | None:
 
 
 def _cell(mean: Mean) -> Cell:
+    """A figure of answers. Each rests on cases of its own, so that their number stands with it."""
     if mean.mean is None:
         return Cell("–")
-    if mean.low is None or mean.high is None:
-        return Cell(f"{mean.mean:.3f}", "", mean.mean)
-    return Cell(f"{mean.mean:.3f}", f"{mean.low:.2f} to {mean.high:.2f}", mean.mean)
+    known = mean.low is not None and mean.high is not None
+    ends = f"{mean.low:.2f} to {mean.high:.2f}, " if known else ""
+    return Cell(f"{mean.mean:.3f}", f"{ends}n={mean.n}", mean.mean)
 
 
 def _count(number: int, noun: str) -> str:

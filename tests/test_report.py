@@ -152,6 +152,8 @@ def test_the_figures_are_the_run_s(made: Run, data: Path, tmp_path: Path) -> Non
         assert row in flat
     assert "mean an answer" in flat
     assert "1,200" in flat
+    # Figures of answers rest on cases of their own: two are unanswerable, four are not.
+    assert re.search(r"declined answerable all 0\.500 [\d. to]+, n=2 0\.250 [\d. to]+, n=4", flat)
 
 
 def test_misses_show_their_pages_with_quoted_words_marked(
