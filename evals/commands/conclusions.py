@@ -10,7 +10,7 @@ import typer
 
 from api.cli import begin
 from api.printing import one_line, print_error, print_json
-from evals.commands.output import AsJson, RunFile
+from evals.commands.output import AsJson, RunFile, keeping_nothing
 from pageglass.errors import PageglassError, UsageError
 from pageglass.types import DEFAULT_COLLECTION, check_collection_name
 
@@ -72,12 +72,13 @@ def calibrate(
         else:
             assert services is not None and cases is not None
             shown = Console(stderr=True)
-            observed = fitting.ask(
-                services,
-                cases,
-                collection=collection,
-                watch=lambda of: track(of, "asking", console=shown, disable=as_json),
-            )
+            with keeping_nothing():
+                observed = fitting.ask(
+                    services,
+                    cases,
+                    collection=collection,
+                    watch=lambda of: track(of, "asking", console=shown, disable=as_json),
+                )
         for fitted in services.thresholds.list([collection]) if services is not None else ():
             if fitted.model == observed.model:
                 before = fitted.threshold
