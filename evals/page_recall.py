@@ -24,6 +24,7 @@ from rich.table import Table
 
 from api.services import FileReport, Services
 from evals import metrics
+from evals.commands.output import scope_name
 from evals.evaluate import (
     cases_about,
     documents_of_folder,
@@ -106,8 +107,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure page retrieval on questions with known pages."""
-    if scope not in ("document", "collection"):
-        raise typer.BadParameter("must be 'document' or 'collection'", param_hint="--scope")
+    within = scope_name(scope)
     console = Console(stderr=True, quiet=as_json)
 
     def told(file: FileReport) -> None:
@@ -124,7 +124,7 @@ def main(
                 chosen,
                 ids,
                 cases_file=cases,
-                scope=scope,
+                scope=within,
                 k=k,
                 answers=answers,
                 only=found.only,

@@ -25,6 +25,7 @@ from api import problems
 from api.facts import Facts
 from api.highlight import highlight
 from api.middleware import BodyLimits, LocalOnly, RequestIds
+from api.routes.web import PAGE_POLICY
 from evals.cases import (
     Case,
     CasesError,
@@ -40,21 +41,8 @@ from pageglass.types import Document, Page, PageRef
 
 HOST = "127.0.0.1"
 
-_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "connect-src 'self'",
-        "img-src blob: data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
-)
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": PAGE_POLICY,
     "Referrer-Policy": "no-referrer",  # The address holds the token.
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -70,6 +70,10 @@ def print_table(table: Table) -> None:
     from rich.console import Console
 
     table.box = box.SIMPLE
+    # On a narrow terminal figures break over lines; nothing is cut, and names stay whole.
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
     console = Console(highlight=False, markup=False)
     console.print(table) if console.is_terminal else Console(
         highlight=False, markup=False, width=500
