@@ -136,11 +136,10 @@ def propose(
     """At most ``count`` cases on pages that no ``known`` case has for gold, none of them asking
     what a known or ``rejected`` case asks.
 
-    ``unanswerable`` is the share, 0..1, of questions about what no page names, of those that are
-    made where that are fewer than ``count``. ``write`` asks a
-    model (``model``) for a page's question; it raises BadQuestion where that is none. ``looked`` is
-    called with the number of pages read so far. Raises ModelError where the model fails
-    on several pages in a row before it wrote anything.
+    ``unanswerable`` is the share, 0..1, of questions about what no page names among all that are
+    made. ``write`` asks a model (``model``) for a page's question; it raises BadQuestion where that
+    is none. ``looked`` is called with the number of pages read so far. Raises ModelError where the
+    model fails on several pages in a row before it wrote anything.
     """
     rng = random.Random(seed)  # noqa: S311 - no secret
     shelf = Shelf.of(documents)
