@@ -9,7 +9,7 @@ NEEDED_BY_TESTS := chromium fonts-noto-core fonts-noto-color-emoji \
 PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve-demo test system lint types imports bench eval crash isolation folder scale load samples check-size clean
+.PHONY: help demo serve-demo test system lint types imports bench eval crash isolation folder scale load check-size clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -79,9 +79,6 @@ load: $(TEST)/.ready ## Let fifty people ask for a minute, then bad clients; pri
 
 scale: $(TEST)/.ready ## Grow a data folder to 100,000 made-up pages and print a table
 	@$(TEST)/bin/python -m evals.scale
-
-samples: $(TEST)/.ready ## Draw the sample documents again
-	$(TEST)/bin/python -m samples.make
 
 clean: ## Remove environments, indexes and caches
 	rm -rf $(BASE) $(TEST) $(DEMO) .evals .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,9 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    "name", ["pageglass", "retrieval", "ingest", "generate", "api", "evals", "samples"]
-)
+@pytest.mark.parametrize("name", ["pageglass", "retrieval", "ingest", "generate", "api", "evals"])
 def test_each_package_is_the_one_of_this_repository(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__file__ is not None

@@ -1,9 +1,7 @@
-"""The sample collection: drawn the same each time, and its questions answered by its pages."""
+"""The sample collection, and its questions answered by its pages."""
 
 import json
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "samples" / "docs"
-CONTENT = ROOT / "samples" / "content"
 QUESTIONS: list[dict[str, Any]] = [
     json.loads(line)
     for line in (ROOT / "samples" / "questions.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-SCANS = {"corvina_duo_2_manual_scan.pdf": CONTENT / "espresso_manual.md"}
+SCANS = {"corvina_duo_2_manual_scan.pdf": ROOT / "samples" / "corvina_duo_2_manual_scan.txt"}
 KEYS = ["id", "question", "document", "pages", "answer", "answerable", "sources", "answer_format"]
 SOURCES = {"Pure-text (Plain-text)", "Table", "Chart", "Figure", "Generalized-text (Layout)"}
 
@@ -40,22 +37,6 @@ def _pages(document: str) -> list[str]:
 
 def _name(case: dict[str, Any]) -> str:
     return str(case["id"])
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["brackwater_budget_2024.pdf", "crane_inspection_bay_5.pdf", "street_trees_study.pdf"],
-        ["oakhaven_travel_policy.pdf", "project_lantern_slides.pdf"],
-    ],
-)
-def test_making_a_document_again_gives_the_committed_bytes(
-    names: list[str], tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "samples.make", "--out", str(tmp_path), *names]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    for name in names:
-        assert (tmp_path / name).read_bytes() == (DOCS / name).read_bytes()
 
 
 def test_the_collection_is_about_two_hundred_pages_in_less_than_twelve_megabytes() -> None:

@@ -1,1 +1,0 @@
-"""The sample collection: original documents, drawn by ``python -m samples.make``."""
