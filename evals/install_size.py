@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-LIMIT_MB = 600
+LIMIT_MB = 720
 UNWANTED = ("torch", "transformers", "sentence_transformers", "open_clip", "colpali_engine")
 
 

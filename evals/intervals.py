@@ -4,25 +4,24 @@
     Of means. A cluster bootstrap (Field, Welsh 2007): documents are drawn with replacement, each
     with all its cases, since cases of a document stand and fall together; the ends are percentiles
     of the draws' means (Efron, Tibshirani 1993, 13.3).
+``bootstrap``
+    The same of any statistic of sums over documents.
 ``wilson``
     Of shares of what is counted singly, and where nothing varies, so that nothing can be drawn.
-
-Only numpy is needed: evals.page_recall, where nothing but the base is installed, loads this. Tests
-hold ``by_document`` equal to SciPy's bootstrap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 Value = TypeVar("Value")
+Columns = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -36,13 +35,15 @@ _SEED = 0
 def by_document(documents: Iterable[Sequence[float]]) -> tuple[float, float]:
     """The interval of the mean of values, given by document, of which there are some. Of a single
     document its values are drawn, which tells nothing of other documents."""
-    drawn = units(documents)
-    table = [(sum(values), len(values)) for values in drawn]
-    sums, counts = resampled(table).T
-    low, high = ends(sums / counts)
+    table = [(sum(values), len(values)) for values in units(documents)]
     # Where hardly a document differs from the others, no draw may be on one side of the mean.
     mean = sum(of for of, _ in table) / sum(count for _, count in table)
+    low, high = bootstrap(table, _ratio) or (mean, mean)
     return min(low, mean), max(high, mean)
+
+
+def _ratio(sums: Columns, counts: Columns) -> Columns:
+    return sums / counts
 
 
 def units(documents: Iterable[Sequence[Value]]) -> list[Sequence[Value]]:
@@ -51,18 +52,38 @@ def units(documents: Iterable[Sequence[Value]]) -> list[Sequence[Value]]:
     return [[value] for value in found[0]] if len(found) == 1 else found
 
 
-def resampled(table: Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    """The sums of each column over rows drawn with replacement, as many as there are: from (rows,
-    columns) to (RESAMPLES, columns). The same draws each time."""
-    rows = np.asarray(table, float)
-    drawn = np.random.default_rng(_SEED).integers(len(rows), size=(RESAMPLES, len(rows)))
-    return rows[drawn].sum(axis=1)
+def bootstrap(
+    table: Sequence[Sequence[float]], statistic: Callable[..., Columns]
+) -> tuple[float, float] | None:
+    """The interval of ``statistic``, which is given the sum of each column of ``table`` over rows
+    drawn with replacement, as arrays of one shape, and is NaN where it is not defined: such draws
+    are left out. None where it is defined for no draw, or there is but one row. The same draws
+    each time."""
+    if len(table) < 2:
+        return None
+    from scipy import stats  # half a second, and most commands draw nothing
 
+    def of_sums(*columns: Columns, axis: int) -> Columns:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return statistic(*(column.sum(axis=axis) for column in columns))
 
-def ends(drawn: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
-    """The ends of the interval of a statistic, given what the draws made of it."""
+    with warnings.catch_warnings():
+        # Of draws that are all alike, which is no fault here, and of a method that is not asked for.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        drawn = stats.bootstrap(
+            tuple(np.asarray(table, float).T),
+            of_sums,
+            paired=True,
+            vectorized=True,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(_SEED),
+        ).bootstrap_distribution
+    defined = drawn[~np.isnan(drawn)]
+    if not defined.size:
+        return None
     outside = (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [100 * outside, 100 * (1 - outside)])
+    low, high = np.percentile(defined, [100 * outside, 100 * (1 - outside)])
     return float(low), float(high)
 
 

@@ -8,18 +8,20 @@ asked for leaves a case unjudged: it is excluded and counted, never scored. Judg
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictBool, ValidationError
 
 from api.services import Services
 from evals.answers import Mean, mean_of
 from evals.cases import Case
-from evals.intervals import ends, resampled, units
+from evals.intervals import Columns, bootstrap, units
 from evals.runs import Judgement, Outcome, PageKey, Run, RunError
 from generate.json_objects import json_objects
 from pageglass import prompts
@@ -452,19 +454,19 @@ _VERDICTS = tuple((person, judge) for person in (True, False) for judge in (True
 def cohen_kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
     """(observed - expected) / (1 - expected) agreement of two raters, -1..1 (Cohen 1960); None
     where expected agreement is 1, and of no pairs."""
-    return _kappa([pairs.count(verdicts) for verdicts in _VERDICTS])
+    counts = [np.array(pairs.count(verdicts), float) for verdicts in _VERDICTS]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kappa = float(_kappa(*counts))
+    return None if math.isnan(kappa) else kappa
 
 
-def _kappa(counts: Sequence[float]) -> float | None:
-    """Cohen's kappa, given how often each of _VERDICTS was given."""
-    n = sum(counts)
-    if not n:
-        return None
-    both, person, judge, neither = counts
+def _kappa(both: Columns, person: Columns, judge: Columns, neither: Columns) -> Columns:
+    """Cohen's kappa, given how often each of _VERDICTS was given; NaN where it is not defined."""
+    n = both + person + judge + neither
     observed = (both + neither) / n
     first, second = (both + person) / n, (both + judge) / n
     expected = first * second + (1 - first) * (1 - second)
-    return None if expected == 1 else (observed - expected) / (1 - expected)
+    return np.where(expected == 1, np.nan, (observed - expected) / (1 - expected))
 
 
 def _kappa_interval(
@@ -472,6 +474,4 @@ def _kappa_interval(
 ) -> tuple[float | None, float | None]:
     """The interval of kappa; draws in which it is not defined are left out."""
     counts = [[pairs.count(verdicts) for verdicts in _VERDICTS] for pairs in units(documents)]
-    kappas = [_kappa(drawn) for drawn in resampled(counts).tolist()]
-    defined = [kappa for kappa in kappas if kappa is not None]
-    return ends(defined) if defined else (None, None)
+    return bootstrap(counts, _kappa) or (None, None)

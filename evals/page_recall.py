@@ -23,7 +23,6 @@ from rich.progress import track
 from rich.table import Table
 
 from api.services import FileReport, Services
-from evals import metrics
 from evals.commands.output import scope_name
 from evals.evaluate import (
     cases_about,
@@ -31,6 +30,7 @@ from evals.evaluate import (
     evaluate,
     index_folder,
 )
+from evals.ranking import names, score_cases
 from evals.runs import DEPTH, FUSION, RETRIEVER, SEARCH, Outcome, Run
 from pageglass.errors import PageglassError
 from pageglass.settings import load_settings
@@ -40,17 +40,11 @@ Scores = Mapping[str, float]
 
 def mean_scores(outcomes: Iterable[Outcome], k: int, ranking: str) -> Scores:
     """How many ``cases`` can be scored, and their mean metrics; of no cases, only their number."""
-    rows = [(o.rankings.get(ranking, ()), o.gold_pages) for o in outcomes if o.scored]
-    if not rows:
-        return {"cases": 0}
-    share = 1 / len(rows)
-    return {
-        "cases": len(rows),
-        f"hit@{k}": share * sum(metrics.hit(pages, gold, k) for pages, gold in rows),
-        f"page-recall@{k}": share * sum(metrics.recall(pages, gold, k) for pages, gold in rows),
-        "mrr": share * sum(metrics.reciprocal_rank(pages, gold) for pages, gold in rows),
-        f"ndcg@{k}": share * sum(metrics.ndcg(pages, gold, k) for pages, gold in rows),
+    scored = score_cases(outcomes, k, ranking)
+    means = {
+        name: sum(case.scores[name] for case in scored) / len(scored) for name in names(k) if scored
     }
+    return {"cases": len(scored), **means}
 
 
 def report(run: Run, *, reranks: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ir_measures
 import numpy as np
 
 from evals.answers import answer_format
@@ -32,15 +33,6 @@ from evals.runs import (
     Run,
     RunError,
 )
-from pageglass.errors import MissingExtra
-
-try:
-    import ir_measures
-except ImportError:
-    raise MissingExtra(
-        "ir_measures is not installed: run pip install -e '.[evals]' -c constraints.txt in"
-        " Pageglass's folder"
-    ) from None
 
 _LENGTHS = (20, 50, 100, 250)
 """Documents up to so many pages are a group."""

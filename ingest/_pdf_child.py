@@ -33,6 +33,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import imagehash
 import numpy as np
 import pymupdf
 from PIL import ExifTags, Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -388,25 +389,9 @@ def _page_image(
     return header, file.getvalue()
 
 
-_HASH_SIDE = 16
-_SAMPLES = 4 * _HASH_SIDE
-_COSINES = np.cos(
-    np.pi * np.outer(np.arange(_HASH_SIDE), 2 * np.arange(_SAMPLES) + 1) / (2 * _SAMPLES)
-)
-
-
 def _perceptual_hash(image: Image.Image) -> str:
-    """256 bits as hex: which of the 16 x 16 lowest frequencies lie above their median.
-
-    The bits of imagehash.phash(image, hash_size=16), as a test checks; by itself it would bring
-    scipy along, a quarter of the base install.
-    """
-    pixels = np.asarray(
-        image.convert("L").resize((_SAMPLES, _SAMPLES), Image.Resampling.LANCZOS), dtype=np.float64
-    )
-    low = _COSINES @ pixels @ _COSINES.T
-    bits = (low > np.median(low)).ravel()
-    return np.packbits(bits).tobytes().hex()
+    """256 bits as hex: which of the 16 x 16 lowest frequencies lie above their median."""
+    return str(imagehash.phash(image, hash_size=16))
 
 
 def _share(value: float, start: float, extent: float) -> float:

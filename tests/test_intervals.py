@@ -1,16 +1,12 @@
-"""Intervals: of means by document, of shares, and who gets them without SciPy."""
+"""Intervals: of means by document, and of shares."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
 
-from evals.intervals import RESAMPLES, by_document, wilson
+from evals.intervals import by_document, wilson
 
 documents = st.lists(
     st.lists(st.floats(-1, 1, allow_subnormal=False), min_size=1, max_size=5),
@@ -31,25 +27,6 @@ def test_the_interval_of_a_mean_lies_around_it_and_within_the_documents(
     means = flat if len(values) == 1 else [sum(of) / len(of) for of in values]
     assert min(means) - 1e-9 <= low <= high <= max(means) + 1e-9
     assert by_document(values) == (low, high)
-
-
-@given(documents.filter(lambda values: len(values) > 1))
-def test_the_interval_of_a_mean_is_scipys(values: list[list[float]]) -> None:
-    def ratio(sums: Any, counts: Any, axis: int = -1) -> Any:
-        return sums.sum(axis=axis) / counts.sum(axis=axis)
-
-    theirs = bootstrap(
-        (np.array([sum(of) for of in values]), np.array([len(of) for of in values])),
-        ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    mean = sum(sum(of) for of in values) / sum(len(of) for of in values)
-    ours = min(float(theirs.low), mean), max(float(theirs.high), mean)
-    assert by_document(values) == pytest.approx(ours)
 
 
 def test_documents_are_drawn_whole() -> None:
