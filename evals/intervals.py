@@ -68,7 +68,7 @@ def bootstrap(
             return statistic(*(column.sum(axis=axis) for column in columns))
 
     with warnings.catch_warnings():
-        # Of draws that are all alike, which is no fault here, and of a method that is not asked for.
+        # Of draws that are all alike, which is no fault here.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         drawn = stats.bootstrap(
             tuple(np.asarray(table, float).T),
