@@ -39,8 +39,8 @@ demo: $(BASE)/.ready ## Index the sample collection and ask three questions of i
 serve-demo: $(BASE)/.ready ## Serve the sample collection
 	$(PAGEGLASS) serve
 
-test: $(TEST)/.ready ## Run the whole test suite in an environment of its own
-	$(TEST)/bin/python -m pytest
+test: $(TEST)/.ready ## Run the whole test suite in an environment of its own, a process a core
+	$(TEST)/bin/python -m pytest --numprocesses auto --dist loadfile
 
 system: ## Install what some tests need beside Python and skip without (Debian, as root)
 	apt-get update -qq
