@@ -215,6 +215,8 @@ def _any_reading(wanted: _Number, said: _Number, equal: Callable[[float, float],
 
 
 def _same_integer(gold: float, said: float) -> bool:
+    if not (math.isfinite(gold) and math.isfinite(said)):
+        return gold == said
     return int(gold) == int(said)
 
 

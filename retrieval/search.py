@@ -118,6 +118,11 @@ class Searcher:
         question = question.strip()
         if not question and not optional:
             raise QuestionError("the question is empty")
+        try:
+            question.encode()
+        except UnicodeEncodeError:
+            # From a terminal with another encoding, or half of a surrogate pair.
+            raise QuestionError("the question is not Unicode text: send it as UTF-8") from None
         longest = self._settings.question_characters
         if len(question) > longest:
             raise QuestionError(

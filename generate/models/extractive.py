@@ -147,7 +147,9 @@ def support_of(evidence: Evidence) -> float:
     blend = evidence.known + evidence.asked + evidence.cosine - evidence.strangers
     if evidence.of_looks:
         blend += _ALLOWANCE
-    return 1 / (1 + math.exp(-_STEEPNESS * (blend - _SUPPORTED)))
+    # The logistic function, written so that no blend overflows: a question may hold hundreds of
+    # names that no page knows.
+    return (1 + math.tanh(_STEEPNESS * (blend - _SUPPORTED) / 2)) / 2
 
 
 class _Reading:

@@ -373,7 +373,8 @@ class OpenAIVlm:
         for top in first.top_logprobs:
             written = top.token.strip(" \n\t▁").lower()
             if written in shares:
-                shares[written] += math.exp(top.logprob)
+                # Some servers write 0 and above for what is certain.
+                shares[written] += math.exp(min(0.0, top.logprob))
         both = sum(shares.values())
         return shares["yes"] / both if both else 0.5
 
