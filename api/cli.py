@@ -872,6 +872,7 @@ def keys_add(
     """
     settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
+    from api.looking import Looking
 
     with open_keys(settings.data_dir) as keys:
         key, text = keys.add(
@@ -883,6 +884,13 @@ def keys_add(
             seconds=None if days is None else days * 86400,
         )
     _print_key(key, text, as_json)
+    with Looking(settings) as folder:
+        known = {DEFAULT_COLLECTION, *folder.collections()}
+    for missing in sorted(set(collection or ()) - known):
+        printing.print_error(
+            f"warning: nothing is in the collection {missing} yet; there are"
+            f" {', '.join(sorted(known))}"
+        )
 
 
 @keys_app.command("list", short_help="List the keys.")

@@ -144,8 +144,12 @@ class Looking:
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""
         if collection is not None:
-            check_collection_name(collection)
+            self._catalog.require_collection(check_collection_name(collection))
         return self._catalog.documents(scope=Scope((collection,) if collection else None))
+
+    def collections(self) -> list[str]:
+        """The names of the collections that hold a document."""
+        return [holding.name for holding in self._catalog.collections()]
 
     def job_list(self, states: Sequence[JobState] = (), *, limit: int = 1000) -> list[Job]:
         """Jobs in these states (none: all): running, queued, then the ended, newest first."""

@@ -21,7 +21,13 @@ from ingest.watch import files_in
 from pageglass import wire
 from pageglass.calls import Call, utf8
 from pageglass.client import Client
-from pageglass.errors import DocumentError, DocumentNotFound, StoreError, UsageError
+from pageglass.errors import (
+    CollectionNotFound,
+    DocumentError,
+    DocumentNotFound,
+    StoreError,
+    UsageError,
+)
 from pageglass.types import (
     DEFAULT_COLLECTION,
     Answer,
@@ -192,8 +198,13 @@ class RemoteServices:
     # Looking up and removing
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
-        """Every document, oldest first."""
-        return [document.plain() for document in self.client.documents(collection=collection)]
+        """Every document, oldest first; CollectionNotFound."""
+        found = [document.plain() for document in self.client.documents(collection=collection)]
+        if not found and collection not in (None, DEFAULT_COLLECTION):
+            known = [holding.name for holding in self.client.collections()]
+            if collection not in known:
+                raise CollectionNotFound.of(collection, known)
+        return found
 
     def document(self, document_id: str) -> Document:
         """One document; DocumentNotFound where there is none."""

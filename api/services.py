@@ -237,9 +237,9 @@ class Services:
     ) -> SearchResult:
         """Ranked pages for a question, a picture (PNG, JPEG, WebP ...), or both.
 
-        No collection means all that are ``within`` the caller's reach; unknown document ids raise
-        DocumentNotFound, a picture that is none ImageError. What the picture's text says counts as
-        part of the question.
+        No collection means all that are ``within`` the caller's reach; an unknown one raises
+        CollectionNotFound, unknown document ids DocumentNotFound, a picture that is none
+        ImageError. What the picture's text says counts as part of the question.
         """
         facts.asked(question, (collection,) if collection else ())
         scope = self._scope(collection, documents, tags, within)
@@ -359,10 +359,18 @@ class Services:
         documents: Sequence[str],
         tags: Sequence[str],
         within: Within,
+        *,
+        may_be_empty: bool = False,
     ) -> Scope:
+        """What to search; CollectionNotFound where nothing is in ``collection``, unless it
+        ``may_be_empty``."""
         collections = within
         if collection is not None:
             collections = [check_collection_name(collection)]
+            # The collections that a key is for are known to whoever has it, empty or not; others
+            # were refused before.
+            if within is None and not may_be_empty:
+                self.catalog.require_collection(collection)
         for id in documents:
             self.document(id, within)
         scope = Scope(None if collections is None else tuple(collections), tuple(documents) or None)
@@ -403,7 +411,8 @@ class Services:
             goes_on = "a server goes on by itself, else `pageglass ingest` does"
             notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
         if not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
-            notes = (*notes, "nothing is indexed yet: `pageglass ingest PATH` adds documents")
+            where = f" in {scope.collections[0]}" if len(scope.collections or ()) == 1 else ""
+            notes = (*notes, f"nothing is indexed{where} yet: add documents")
         if picture is not None:
             timings = {"picture": picture.milliseconds} | found.timings_ms
             found = replace(found, timings_ms=timings)
@@ -657,7 +666,7 @@ class Services:
     # Looking up and removing
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
-        """Every document, oldest first."""
+        """Every document, oldest first; CollectionNotFound."""
         return self.catalog.documents(scope=self._scope(collection, (), (), None))
 
     def document_list(
@@ -671,7 +680,7 @@ class Services:
         within: Within = None,
     ) -> list[Document]:
         """Documents that have every one of ``tags``, oldest first; see Catalog.documents."""
-        scope = self._scope(collection, (), (), within)
+        scope = self._scope(collection, (), (), within, may_be_empty=True)
         return self.catalog.documents(scope=scope, tags=tags, state=state, after=after, limit=limit)
 
     def document(self, document_id: str, within: Within = None) -> Document:

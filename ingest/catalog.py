@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from ingest.database import Database
 from ingest.sources import FileState, Source
-from pageglass.errors import DocumentNotFound, PageNotFound, StoreError
+from pageglass.errors import CollectionNotFound, DocumentNotFound, PageNotFound, StoreError
 from pageglass.types import (
+    DEFAULT_COLLECTION,
     Box,
     Document,
     DocumentState,
@@ -366,6 +367,12 @@ class Catalog:
                 (_json(only),),
             ).fetchall()
         return [Holding(*row) for row in rows]
+
+    def require_collection(self, name: str) -> None:
+        """Raise CollectionNotFound, which lists the known ones, unless ``name`` holds a document
+        or is the default collection."""
+        if name != DEFAULT_COLLECTION and not self.documents(scope=Scope((name,)), limit=1):
+            raise CollectionNotFound.of(name, [holding.name for holding in self.collections()])
 
     def document(self, id: str) -> Document:
         """One document; DocumentNotFound where there is none."""

@@ -4,6 +4,7 @@
     ├── UsageError              the caller asked for something that cannot be done
     │   ├── QuestionError       empty or too long
     │   ├── CollectionNameError a collection name that is no plain name
+    │   ├── CollectionNotFound  no document is in a collection of this name
     │   ├── DocumentNotFound    no document has this id
     │   ├── JobNotFound         no job has this id
     │   ├── JobConflict         the job is not in a state in which that can be done
@@ -45,7 +46,10 @@ and the HTTP ``status`` it becomes. The message is one line and says what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
+
+_NAMES_SHOWN = 20
 
 
 class PageglassError(Exception):
@@ -72,6 +76,21 @@ class CollectionNameError(UsageError):
     """A collection name is not a plain name."""
 
     code = "collection-name-invalid"
+
+
+class CollectionNotFound(UsageError):
+    """No document is in a collection of this name."""
+
+    code = "collection-not-found"
+    status = 404
+
+    @classmethod
+    def of(cls, name: str, known: Sequence[str]) -> Self:
+        """What is said where only ``known`` ones are there, as far as the caller may know."""
+        shown = ", ".join(known[:_NAMES_SHOWN])
+        more = f" and {len(known) - _NAMES_SHOWN:,} more" if len(known) > _NAMES_SHOWN else ""
+        there = f"there are {shown}{more}" if len(known) > 1 else f"there is {shown}"
+        return cls(f"no collection {name!r}: {there if known else 'nothing is indexed yet'}")
 
 
 class DocumentNotFound(UsageError):

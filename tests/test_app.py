@@ -354,6 +354,7 @@ def assert_yellow_inside_only(plain: bytes, marked: bytes, boxes: list[Any]) -> 
         ({"question": "\u00e9" * 100_000}, 422, "question-invalid"),
         ({"question": "hi", "collection": "a/b"}, 422, "collection-name-invalid"),
         ({"question": "hi", "collection": "../etc"}, 422, "collection-name-invalid"),
+        ({"question": "hi", "collection": "nope"}, 404, "collection-not-found"),
         ({"question": "hi", "documents": ["nope"]}, 404, "document-not-found"),
         ({"question": "hi", "top_k": 0}, 422, "request-invalid"),
         ({"question": "hi", "top_k": 1000}, 422, "request-invalid"),

@@ -778,6 +778,7 @@ def test_serve_says_what_stands_between_it_and_everybody(
 
 def test_keys_are_made_listed_rotated_and_revoked(run: Run) -> None:
     made = run("keys", "add", "intranet", "--scope", "ask", "--collection", "manuals")
+    assert "warning: nothing is in the collection manuals yet; there are default" in made.stderr
     text = made.stdout.strip()
     assert re.fullmatch(r"pgk_[0-9a-f]{12}_[\w-]{43}", text)
     id = text.split("_")[1]

@@ -171,6 +171,7 @@ def test_what_documents_say_stays_between_its_marks(client: Any) -> None:
         ("ask", {"question": "hi", "top_k": 1000}, "top_k: input should be less than"),
         ("ask", {"question": "hi", "documents": [5]}, "documents.0: input should be"),
         ("ask", {"question": "hi", "collection": "../etc"}, "collection name '../etc'"),
+        ("ask", {"question": "hi", "collection": "nope"}, "no collection 'nope': there are"),
         ("search", {"question": "hi", "documents": ["nope"]}, "nope"),
         ("search", {"question": "hi", "folder": "/"}, "folder: extra inputs"),
         ("get_page", {"document": "nope", "page": 1}, "nope"),

@@ -13,6 +13,7 @@ import pytest
 from api.services import Services
 from pageglass.errors import (
     CollectionNameError,
+    CollectionNotFound,
     DocumentNotFound,
     FolderInUse,
     LimitExceeded,
@@ -85,7 +86,34 @@ def test_the_image_of_a_page_that_is_gone_is_one_clear_line(
 def test_where_nothing_is_indexed_the_answer_says_so(services: Services) -> None:
     answer = services.ask("Why did the pump break down?")
     assert answer.status == "not_found"
-    assert answer.notes == ("nothing is indexed yet: `pageglass ingest PATH` adds documents",)
+    assert answer.notes == ("nothing is indexed yet: add documents",)
+
+
+def test_an_unknown_collection_is_an_error_that_lists_the_known_ones(
+    services: Services, tmp_path: Path
+) -> None:
+    with pytest.raises(CollectionNotFound, match="no collection 'nope': nothing is indexed yet"):
+        services.search("Why?", collection="nope")
+    for name in ("work", "home"):
+        ingest(services, pdf(tmp_path / f"{name}.pdf", [PUMP]), collection=name)
+    for ask in (services.search, services.ask):
+        with pytest.raises(
+            CollectionNotFound, match=r"no collection 'nope': there are home, work$"
+        ):
+            ask("Why did the pump break down?", collection="nope")
+    # There as long as a document is, and the default one always.
+    (document,) = services.documents(collection="work")
+    services.remove(document.id)
+    with pytest.raises(CollectionNotFound, match=r"there is home$"):
+        services.documents(collection="work")
+    assert services.ask("Why?", collection="default").notes == (
+        "nothing is indexed in default yet: add documents",
+    )
+
+
+def test_a_long_list_of_collections_is_cut() -> None:
+    names = [f"c{number}" for number in range(30)]
+    assert str(CollectionNotFound.of("x", names)).endswith("c19 and 10 more")
 
 
 def test_an_answer_quotes_its_page_word_for_word(services: Services, tmp_path: Path) -> None:

@@ -705,7 +705,7 @@ def test_who_has_nothing_yet_sees_an_empty_server(world: World) -> None:
         assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["pageglass"]
         asked = http.post("/ask", json={"question": QUESTION}).json()
         assert (asked["pages"], asked["citations"]) == ([], [])
-        assert asked["notes"] == ["nothing is indexed yet: `pageglass ingest PATH` adds documents"]
+        assert asked["notes"] == [f"nothing is indexed in {NOBODYS} yet: add documents"]
 
 
 def test_the_same_bytes_are_read_and_encoded_again(tmp_path: Path, files: dict[str, bytes]) -> None:
