@@ -411,7 +411,7 @@ class Services:
             goes_on = "a server goes on by itself, else `pageglass ingest` does"
             notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
         if not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
-            where = f" in {scope.collections[0]}" if len(scope.collections or ()) == 1 else ""
+            where = f" in {', '.join(scope.collections)}" if scope.collections else ""
             notes = (*notes, f"nothing is indexed{where} yet: add documents")
         if picture is not None:
             timings = {"picture": picture.milliseconds} | found.timings_ms

@@ -104,7 +104,7 @@ def test_support_is_one_half_at_the_boundary() -> None:
 @given(st.integers(1, 2000), st.sampled_from(["9", "1,000", "-7"]))
 def test_numbers_too_large_for_a_float_are_compared(count: int, piece: str) -> None:
     said = piece * count
-    case = Case(id="a", question="How many?", document="a.pdf", pages=[1], answer="12")
+    case = Case(id="a", question="How many?", document="a.pdf", pages=(1,), answer="12")
     case = case.model_copy(update={"answer_format": "Int"})
     found = answer_matches(case, said)
     assert found is None or 0 <= found <= 1
