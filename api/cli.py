@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 from api import printing
 from pageglass import __version__
 from pageglass.errors import DocumentNotFound, PageglassError, UsageError
+from pageglass.private import UMASK
 from pageglass.types import DEFAULT_COLLECTION, Document, JobState, PageRef
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ TopK = Annotated[
 
 def main() -> None:
     """The ``pageglass`` command."""
+    os.umask(UMASK)
     # A stop by the system ends as a stop by the person does: between two batches of pages.
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.access import PUBLIC, access_of
 from api.problems import problem, request_id_of
 from pageglass.errors import StoreError
+from pageglass.private import private_folder
 
 _KEPT_SECONDS = 24 * 3600.0
 _GOOD_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -55,7 +56,7 @@ class Answers:
         self._clock = clock
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pageglass.errors import KeyInvalid, StoreError, UsageError
+from pageglass.private import private_folder
 from pageglass.types import check_collection_name
 
 KeyScope = Literal["search", "ask", "ingest", "admin"]
@@ -104,7 +105,7 @@ class Keys:
         self._clock = clock
         self._lock = threading.Lock()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             self._db = sqlite3.connect(
                 path, check_same_thread=False, isolation_level=None, timeout=10
             )

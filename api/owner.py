@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from pageglass.errors import FolderInUse, StoreError
+from pageglass.private import private_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class OwnerLock:
     def __init__(self, data_dir: Path, owner: Owner) -> None:
         """Take the folder; FolderInUse names who has it, StoreError where it cannot be made."""
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
+            private_folder(data_dir)
             self._file: IO[str] = _path(data_dir).open("a+")
             # It will hold a token.
             _path(data_dir).chmod(0o600)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ingest.database import Database
 from pageglass.errors import StoreError, UsageError
+from pageglass.private import private_folder
 from retrieval.index import Index
 
 _CHUNK = 1 << 20
@@ -58,8 +59,7 @@ def backup(
     mirror = _Mirror()
     try:
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        shutil.copymode(data_dir, part)
+        private_folder(part)
         for name in _NEVER_CHANGED:
             mirror.update(data_dir / name, part / name)
         with writing:
