@@ -126,6 +126,8 @@ def _answer(
     try:
         with qdrant.lock:
             result = operation(qdrant.client, name, body)
+    except TooLarge as error:
+        return 422, json.dumps({"status": {"error": str(error)}, "time": 0}).encode()
     except ValueError as error:
         status = 409 if "already exists" in str(error) else 404
         return status, json.dumps({"status": {"error": str(error)}, "time": 0}).encode()
@@ -149,8 +151,22 @@ def _change(client: QdrantClient, name: str, body: bytes) -> bool:
     return client.update_collection(name, vectors_config=wanted.vectors)
 
 
+class TooLarge(Exception):
+    """What a server says of a multi-vector that does not fit into a chunk of its storage."""
+
+
 def _upsert(client: QdrantClient, name: str, body: bytes) -> Any:
-    return client.upsert(name, models.PointsList.model_validate_json(body).points)
+    points = models.PointsList.model_validate_json(body).points
+    for point in points:
+        for vector in point.vector.values():  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(vector, list) and isinstance(vector[0], list):
+                total = sum(len(row) for row in vector)
+                if total >= 1_048_576:
+                    raise TooLarge(
+                        f"Validation error in JSON body: Total size of all vectors ({total}) must"
+                        " be less than 1048576"
+                    )
+    return client.upsert(name, points)
 
 
 def _delete(client: QdrantClient, name: str, body: bytes) -> Any:

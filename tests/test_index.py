@@ -208,6 +208,18 @@ def test_vectors_written_back_are_the_same_to_the_bit(
         assert np.asarray(first[name]) == pytest.approx(np.asarray(written[name]), abs=precision)
 
 
+def test_a_page_of_more_tokens_than_a_server_takes_is_stored_and_found(store: Store) -> None:
+    """8,192 rows of 128 are one too many: neighbours are merged."""
+    tokens = VectorSpec("multi", 128)
+    index = store(CollectionSpec(f"text--{uuid.uuid4().hex}", {"tokens": tokens}, {"name": "t"}))
+    long = np.zeros((8200, 128))
+    long[np.arange(8200), np.arange(8200) // 100] = 1
+    index.upsert([point("long", 0, {"tokens": long}), point("short", 0, {"tokens": long[:1]})])
+    ((first, score), (second, _)) = index.query("tokens", long[-1:], limit=5, scope=EVERYTHING)
+    assert (first.document_id, second.document_id) == ("long", "short")
+    assert score == pytest.approx(1)
+
+
 def test_a_page_written_twice_is_one_point(index: Index) -> None:
     for values in ((1, 0, 0, 0), (0, 1, 0, 0)):
         index.upsert([point("d", 0, dense(*values))])
