@@ -158,9 +158,10 @@ class TooLarge(Exception):
 def _upsert(client: QdrantClient, name: str, body: bytes) -> Any:
     points = models.PointsList.model_validate_json(body).points
     for point in points:
-        for vector in point.vector.values():  # pyright: ignore[reportAttributeAccessIssue]
+        vectors: dict[str, Any] = point.vector  # pyright: ignore[reportAssignmentType]
+        for vector in vectors.values():
             if isinstance(vector, list) and isinstance(vector[0], list):
-                total = sum(len(row) for row in vector)
+                total = sum(map(len, vector))
                 if total >= 1_048_576:
                     raise TooLarge(
                         f"Validation error in JSON body: Total size of all vectors ({total}) must"
