@@ -9,6 +9,7 @@ turns, so that whatever else the machine does falls on both. The medians are com
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def _through_child(reader: PdfReader, path: Path) -> int:
 
 
 def _in_process(reader: _pdf_child.Reader, path: Path) -> int:
-    count = reader.open(str(path), "PDF")["pages"]
+    count = reader.open(os.open(path, os.O_RDONLY), "PDF")["pages"]
     for index in range(count):
         reader.page(index)
     return count

@@ -1,15 +1,18 @@
 """The program that opens files: started by ``ingest.pdf`` in its own process, under limits.
 
-It reads requests from its standard input and writes replies to its standard output, each a frame
-(see ``read_frame``): a JSON header and raw bytes. The first frame is the settings; then come
+It reads requests from its standard input, a socket, and writes replies to its standard output, each
+a frame: the lengths of a JSON header and of raw bytes, then both. The first frame is the settings;
+then come
 
-    {"id": 1, "op": "open", "path": "...", "format": "PDF"}
+    {"id": 1, "op": "open", "format": "PDF"} + the file's descriptor
                                          ->  {"id": 1, "kind": "opened", "pages": 9, ...}
     {"id": 2, "op": "page", "index": 0}  ->  {"id": 2, "kind": "page", ...} + JPEG bytes
 
 and either may be answered by ``{"kind": "refused", "problem": ..., "detail": ...}``. It opens one
-document at a time, writes no file and needs no network; scripts, attachments and links inside a
-PDF are never touched. Nothing here is trusted by the parent, which checks every reply.
+document at a time, and sees nothing else: files come as open descriptors, and before the first of
+them it gives up, where the system lets it, all of the file system but its own libraries, the
+network and other processes (``_confinement.py``). Scripts, attachments and links inside a PDF are
+never touched. Nothing here is trusted by the parent, which checks every reply.
 
 ``format`` is PDF or one of Pillow's: PNG, JPEG, TIFF, WEBP. An image is a document whose pages are
 pictures: every frame of a TIFF, the first one of all else.
@@ -24,11 +27,15 @@ import hashlib
 import io
 import json
 import math
+import mmap
 import os
 import re
+import runpy
 import signal
+import socket
 import struct
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -63,6 +70,7 @@ _ON_ITS_SIDE = (5, 6, 7, 8)  # of its values: EXIF 2.3, 4.6.4
 _BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # a pixel decoded; others 4
 _WEBP_BYTES = 16  # two canvases of 4, and as much again for what decodes into them
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_HEAD = 1024  # the header may come a little late: PDF Reference 1.7, appendix H, note 13
 
 
 class Refusal(Exception):
@@ -74,17 +82,31 @@ class Refusal(Exception):
         self.detail = detail
 
 
-def read_frame(stream: BinaryIO) -> tuple[bytes, bytes] | None:
-    """One frame: two big-endian 32-bit lengths, the JSON header, the bytes; None at the end."""
-    prefix = stream.read(_FRAME.size)
+def read_frame(stream: socket.socket) -> tuple[bytes, list[int]] | None:
+    """One frame's JSON header and the descriptors that came with it; None at the end. Nobody sends
+    bytes this way."""
+    descriptors: list[int] = []
+    prefix = _receive(stream, _FRAME.size, descriptors)
     if len(prefix) < _FRAME.size:
         return None
-    header, blob = _FRAME.unpack(prefix)
-    return stream.read(header), stream.read(blob)
+    header, _ = _FRAME.unpack(prefix)
+    return _receive(stream, header, descriptors), descriptors
+
+
+def _receive(stream: socket.socket, size: int, descriptors: list[int]) -> bytes:
+    """``size`` bytes, fewer at the end of the stream."""
+    data = b""
+    while len(data) < size:
+        part, received, _, _ = socket.recv_fds(stream, size - len(data), 1)
+        descriptors += received
+        if not part:
+            break
+        data += part
+    return data
 
 
 def write_frame(stream: BinaryIO, header: Json, blob: bytes = b"") -> None:
-    """The reverse of ``read_frame``."""
+    """Write a frame, with the bytes of ``blob``."""
     head = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
     stream.write(_FRAME.pack(len(head), len(blob)))
     stream.write(head)
@@ -99,19 +121,19 @@ class Reader:
         self._settings = settings
         self._document: _Pdf | _Picture | None = None
 
-    def open(self, path: str, format: str) -> Json:
-        """Open the file at ``path`` in place of the one open now."""
+    def open(self, descriptor: int, format: str) -> Json:
+        """Open the file behind ``descriptor``, which is closed, in place of the one open now."""
         if self._document is not None:
             self._document.close()
             self._document = None
-        document = (
-            _Pdf(path, self._settings)
-            if format == "PDF"
-            else _Picture(path, format, self._settings)
-        )
-        if document.pages > self._settings["pages"]:
-            raise Refusal("too-many-pages")
-        self._document = document
+        kind = _Pdf if format == "PDF" else _Picture
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(os.fdopen(descriptor, "rb"))
+            document = kind(file, format, self._settings)
+            if document.pages > self._settings["pages"]:
+                raise Refusal("too-many-pages")
+            self._document = document
+            stack.pop_all()
         return {"kind": "opened", "pages": document.pages, "title": document.title}
 
     def page(self, index: int) -> tuple[Json, bytes]:
@@ -127,16 +149,19 @@ class Reader:
 class _Pdf:
     """An open PDF."""
 
-    def __init__(self, path: str, settings: Json) -> None:
+    def __init__(self, file: BinaryIO, format: str, settings: Json) -> None:
+        del format
         self._settings = settings
-        # By name where it can be: MuPDF reads what it needs, and files may be large.
+        self._file = file
+        # MuPDF reads what it needs, and files may be large.
         try:
-            if path.isprintable():
-                document = pymupdf.open(path, filetype="pdf")
-            else:  # a name that is not UTF-8 does not pass into MuPDF
-                document = pymupdf.open(stream=Path(path).read_bytes(), filetype="pdf")
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except OSError:
+            raise Refusal("memory") from None
+        try:
+            document = pymupdf.open(stream=content, filetype="pdf")
         except RuntimeError as error:  # pymupdf's file errors are RuntimeErrors
-            raise self._open_refusal(error, path) from None
+            raise self._open_refusal(error, bytes(content[:_HEAD])) from None
         if not document.is_pdf:  # MuPDF also looks at content: an e-book named .pdf opens
             raise Refusal("not-pdf")
         if document.needs_pass:
@@ -150,17 +175,15 @@ class _Pdf:
 
     def close(self) -> None:
         self._document.close()
+        self._file.close()
         pymupdf.TOOLS.store_shrink(100)  # nothing of it stays for the next one
 
-    def _open_refusal(self, error: Exception, path: str) -> Refusal:
+    def _open_refusal(self, error: Exception, head: bytes) -> Refusal:
         detail = _detail(error.__cause__ or error)
         if _is_memory(detail):
             return Refusal("memory")
         if "encrypt" in detail or "password" in detail:
             return Refusal("encrypted", detail)
-        with Path(path).open("rb") as file:
-            # The header may come a little late: PDF Reference 1.7, appendix H, note 13.
-            head = file.read(1024)
         return Refusal("damaged" if b"%PDF" in head else "not-pdf", detail)
 
     def page(self, index: int) -> tuple[Json, bytes]:
@@ -229,8 +252,8 @@ class _Picture:
 
     title = ""
 
-    def __init__(self, path: str, format: str, settings: Json) -> None:
-        self._path = path
+    def __init__(self, file: BinaryIO, format: str, settings: Json) -> None:
+        self._file = file
         self._format = format
         self._settings = settings
         self._memory = settings["memory_mb"] * 2**20
@@ -243,13 +266,17 @@ class _Picture:
 
     def close(self) -> None:
         self._image.close()
+        self._file.close()
 
     def _open(self) -> ImageFile.ImageFile:
         # WebP's decoder takes its memory on opening. Pillow looks before, and allows twice this.
         webp = self._memory // _WEBP_BYTES // 2
         Image.MAX_IMAGE_PIXELS = webp if self._format == "WEBP" else None
         try:
-            return Image.open(self._path, formats=[self._format])
+            # A file of its own: Pillow closes what it has read to the end.
+            file = os.fdopen(os.dup(self._file.fileno()), "rb")
+            file.seek(0)
+            return Image.open(file, formats=[self._format])
         except Image.DecompressionBombError:
             raise Refusal("too-many-pixels", f"more than {webp * 2}") from None
         except MemoryError:
@@ -492,19 +519,36 @@ def _address_space() -> int:
         return 0
 
 
-def _limit(memory_mb: int) -> None:
-    """Hard limits for what follows: address space beyond that of the libraries already loaded,
-    no core dump, no file written."""
+def _limit(memory: int) -> None:
+    """Hard limits for what follows: ``memory`` bytes of address space, no core dump, no file
+    written."""
     if resource is None:
         return
     for what, most in (
-        (resource.RLIMIT_AS, _address_space() + memory_mb * 2**20),
+        (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
     ):
         # macOS knows RLIMIT_AS and refuses to set it.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(what, (most, most))
+
+
+def _allow_memory(memory: int) -> None:
+    """Let this process have ``memory`` bytes of address space, within the hard limit."""
+    if resource is not None:
+        with contextlib.suppress(ValueError, OSError):
+            _, most = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (min(memory, most), most))
+
+
+def _confine() -> None:
+    """Give up the file system but for libraries that are loaded late, the network, and other
+    processes. Where the system does not let it, this goes on: what the libraries in use here read
+    is the file they are given."""
+    confinement = runpy.run_path(str(Path(__file__).with_name("_confinement.py")))
+    own = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    confinement["confine"](read=[*own, "/usr/lib", "/usr/lib64", "/lib", "/lib64"])
 
 
 def _allow_seconds(seconds: float) -> None:
@@ -520,7 +564,7 @@ def _allow_seconds(seconds: float) -> None:
 
 def main() -> None:
     """Answer requests until the parent closes the pipe."""
-    requests = sys.stdin.buffer
+    requests = socket.socket(fileno=0)
     # Replies go to a copy of standard output; the original is closed, so that nothing printed by
     # a library can end up between the frames.
     replies = os.fdopen(os.dup(1), "wb")
@@ -536,7 +580,10 @@ def main() -> None:
     # The hash and Pillow once on nothing: their libraries belong before the limits.
     _perceptual_hash(Image.new("L", (64, 64)))
     Image.init()
-    _limit(settings["memory_mb"])
+    memory = _address_space() + settings["memory_mb"] * 2**20  # /proc is there no more after this
+    _confine()
+    _limit(memory + settings["file_mb"] * 2**20)
+    _allow_memory(memory)
     reader = Reader(settings)
     write_frame(replies, {"id": 0, "kind": "ready"})
     while (frame := read_frame(requests)) is not None:
@@ -545,7 +592,9 @@ def main() -> None:
         blob = b""
         try:
             if request["op"] == "open":
-                header = reader.open(request["path"], request["format"])
+                (descriptor,) = frame[1]
+                _allow_memory(memory + os.fstat(descriptor).st_size)  # the file is mapped
+                header = reader.open(descriptor, request["format"])
             else:
                 header, blob = reader.page(request["index"])
         except Refusal as refusal:

@@ -15,6 +15,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import stat
 import struct
 import subprocess
@@ -207,7 +208,7 @@ class _Child:
         self._most_header = 65_536 + limits.words * (_CHARACTERS_PER_WORD * 6 + 100)
         self._most_blob = 3 * limits.pixels + 65_536
         self._frames: queue.Queue[_Frame | None] = queue.Queue(maxsize=3)
-        self._started: queue.Queue[tuple[subprocess.Popen[bytes], IO[bytes]] | OSError]
+        self._started: queue.Queue[tuple[subprocess.Popen[bytes], socket.socket] | OSError]
         self._started = queue.Queue()
         self._asked: deque[_Asked] = deque()
         self._last_id = 0
@@ -228,10 +229,12 @@ class _Child:
         return self._process.pid
 
     def _run(self) -> None:
+        # A socket, since a pipe carries no descriptors.
+        requests, its_end = socket.socketpair()
         try:
             process = subprocess.Popen(  # noqa: S603  (our own interpreter and our own file)
                 [sys.executable, "-B", "-P", str(_CHILD)],
-                stdin=subprocess.PIPE,
+                stdin=its_end.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 # One thread each, or numerical libraries reserve address space for many.
@@ -239,11 +242,14 @@ class _Child:
                 start_new_session=True,
             )
         except OSError as error:
+            requests.close()
             self._started.put(error)
             return
-        requests, replies = process.stdin, process.stdout
-        if requests is None or replies is None:
-            raise AssertionError("Popen gives the pipes it was asked for")
+        finally:
+            its_end.close()
+        replies = process.stdout
+        if replies is None:
+            raise AssertionError("Popen gives the pipe it was asked for")
         self._started.put((process, requests))
         with replies, contextlib.suppress(OSError):
             while (frame := self._read(replies)) is not None:
@@ -276,9 +282,14 @@ class _Child:
             ) from None
 
     def open(self, path: Path, key: _FileKey, format: str) -> PdfInfo | _Refused:
-        """Open ``path`` in the child; _ChildLost where it does not answer."""
+        """Open ``path`` in the child, which is given the open file and not its name; _ChildLost
+        where it does not answer."""
         self.opened = None
-        self._ask("open", path=os.fspath(path), format=format)
+        try:
+            with path.open("rb") as file:
+                self._ask("open", descriptor=file.fileno(), format=format)
+        except OSError as error:
+            raise _unreadable(error) from None
         while len(self._asked) > 1:  # replies that nobody waited for come first
             self._next_reply(self._settings.limits.page_seconds)
         reply, _ = self._next_reply(self._settings.limits.page_seconds)
@@ -328,20 +339,20 @@ class _Child:
         except Exception:  # whatever a crafted header makes Pillow raise
             return False
 
-    def _ask(self, op: str, **arguments: str | int) -> None:
+    def _ask(self, op: str, *, descriptor: int | None = None, **arguments: str | int) -> None:
         self._last_id += 1
         index = arguments.get("index")
         asked = _Asked(self._last_id, index if isinstance(index, int) else None, time.monotonic())
         self._asked.append(asked)
-        self._write({"id": asked.id, "op": op, **arguments})
+        self._write({"id": asked.id, "op": op, **arguments}, descriptor)
 
-    def _write(self, message: dict[str, object]) -> None:
+    def _write(self, message: dict[str, object], descriptor: int | None = None) -> None:
         head = json.dumps(message).encode()
+        files = [] if descriptor is None else [descriptor]
         # A dead child is noticed where its reply is missing. At most two short messages are
-        # unread at a time, less than a pipe holds, so this never blocks.
-        with contextlib.suppress(OSError, ValueError):
-            self._requests.write(_FRAME.pack(len(head), 0) + head)
-            self._requests.flush()
+        # unread at a time, less than a socket holds, so this never blocks.
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._requests, [_FRAME.pack(len(head), 0) + head], files)
 
     def _next_reply(self, seconds: float) -> tuple[_AnyReply, bytes]:
         """The reply to the oldest request, which may take ``seconds`` from when it was begun."""
@@ -397,8 +408,7 @@ class _Child:
         while self._thread.is_alive():  # it may be waiting for room
             with contextlib.suppress(queue.Empty):
                 self._frames.get(timeout=0.01)
-        with contextlib.suppress(OSError):  # closing flushes what the child no longer takes
-            self._requests.close()
+        self._requests.close()
 
 
 def child_settings(settings: IngestSettings) -> dict[str, object]:
@@ -410,6 +420,7 @@ def child_settings(settings: IngestSettings) -> dict[str, object]:
         "pixels": limits.pixels,
         "pages": limits.pages,
         "memory_mb": limits.memory_mb,
+        "file_mb": limits.file_mb,
         "page_seconds": limits.page_seconds,
         "words": limits.words,
         "characters": limits.words * _CHARACTERS_PER_WORD,
