@@ -39,6 +39,8 @@ _PACKAGES = (
     "fastapi",
     "httpx",
     "huggingface_hub",
+    "imagehash",
+    "ir-measures",
     "jsonschema",
     "limits",
     "numpy",
@@ -53,6 +55,7 @@ _PACKAGES = (
     "qdrant-edge-py",
     "rapidocr",
     "rich",
+    "scipy",
     "tokenizers",
     "typer",
     "uvicorn",
@@ -173,6 +176,7 @@ class _Examination:
             yield _Look("page cost", self._page_cost, ("models", *looking))
         yield _Look("vectors", self._vectors)
         yield _Look("ocr", self._ocr)
+        yield _Look("confinement", self._confinement)
         yield _Look("data folder", self._data_folder)
         yield _Look("free disk", self._free_disk)
         yield _Look("owner", self._owner)
@@ -303,6 +307,27 @@ class _Examination:
                 "reinstall rapidocr, or switch OCR off (setting ingest.ocr)",
             )
         return f"rapidocr {importlib.metadata.version('rapidocr')} with weights"
+
+    def _confinement(self) -> str | _Wrong:
+        """What keeps hostile files to themselves."""
+        from ingest._confinement import supported
+        from ingest.office import confinement, find_libreoffice
+
+        version = supported()
+        files = f"Landlock {version}" if version else "limits of memory and time only"
+        found = f"PDFs and pictures are opened under {files}"
+        if not self._settings.ingest.office:
+            return f"{found}; office files are switched off (setting ingest.office)"
+        if find_libreoffice() is None:
+            return f"{found}; LibreOffice is not installed"
+        if not self._settings.ingest.confine_office:
+            return f"{found}; office files unconfined (setting ingest.confine_office)"
+        if (kept := confinement()) is None:
+            return _Wrong(
+                f"{found}; office files are refused: nothing here keeps LibreOffice to its file",
+                "use Linux 5.13 or newer with Landlock, or install bubblewrap",
+            )
+        return f"{found}, office files under {kept.capitalize()}"
 
     def _data_folder(self) -> str | _Wrong:
         folder = self._settings.data_dir

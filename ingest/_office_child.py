@@ -1,10 +1,11 @@
 """The program that runs LibreOffice for ``ingest.office``, under limits, and leaves none of it.
 
 Its one argument is a JSON object: ``command``, the ``folder`` that all of it happens in, the
-``socket`` that is outside, and the limits ``cpu_seconds``, ``memory_bytes`` and ``file_bytes``. It
-stays until the command and all that the command started are gone. When its standard input ends,
-because the parent has waited long enough or is no more, it kills them and removes the folder. Its
-exit status is the command's, 127 where that does not start.
+``sockets`` that may be outside, what else the command may ``read`` (null: everything), and the
+limits ``cpu_seconds``, ``memory_bytes`` and ``file_bytes``. It stays until the command and all that
+the command started are gone. When its standard input ends, because the parent has waited long
+enough or is no more, it kills them and removes the folder. Its exit status is the command's, 127
+where that does not start, 126 where it cannot be kept from reading more.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import contextlib
 import ctypes
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 try:
     import resource
@@ -61,6 +64,17 @@ def _leave_network() -> None:
             Path("/proc/self", name).write_text(content)
 
 
+def _confine(order: dict[str, Any]) -> None:
+    """In the command's process, before it starts: no file from here on but the folder's and those
+    that it may read."""
+    if order["read"] is None:
+        return
+    confine = runpy.run_path(str(Path(__file__).with_name("_confinement.py")))["confine"]
+    sockets = {os.path.dirname(path) for path in order["sockets"]}  # noqa: PTH120
+    if not confine(read=order["read"], write=[order["folder"], "/dev/null"], sockets=sockets):
+        os._exit(126)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill the command with all that it started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -80,6 +94,7 @@ def main() -> int:
             order["command"],
             stdin=subprocess.DEVNULL,
             process_group=None if sys.platform == "win32" else 0,
+            preexec_fn=None if sys.platform == "win32" else lambda: _confine(order),
         )
     except OSError:
         return 127
@@ -93,7 +108,8 @@ def main() -> int:
     threading.Thread(target=watch, daemon=True).start()
     code = process.wait()
     _kill(process)  # what it left behind
-    Path(order["socket"]).unlink(missing_ok=True)
+    for path in order["sockets"]:
+        Path(path).unlink(missing_ok=True)
     if unwanted.is_set():
         shutil.rmtree(order["folder"], ignore_errors=True)
     return code

@@ -14,8 +14,11 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
+from ingest._confinement import supported
 from ingest.formats import OLE2, open_zip
 from ingest.pdf import child_environment
 from pageglass.errors import (
@@ -27,6 +30,15 @@ from pageglass.errors import (
     PageglassError,
 )
 from pageglass.settings import IngestSettings
+
+UNCONFINED = (
+    "office files are refused, since nothing here can keep LibreOffice from other files: use Linux"
+    " 5.13 or newer with Landlock, install bubblewrap, or save the file as PDF (setting"
+    " ingest.confine_office opens them at your own risk)"
+)
+"""What is said where they are."""
+
+Confinement = Literal["landlock", "bubblewrap"]
 
 _CHILD = Path(__file__).with_name("_office_child.py")
 _ELSEWHERE = (  # where LibreOffice's installers put it without touching PATH
@@ -51,6 +63,21 @@ _FILTERS = {
     ".ppt": "MS PowerPoint 97",
     ".rtf": "Rich Text Format",
 }
+# What a program needs of a system, by Linux's habits: libraries, fonts, data that everybody has.
+# The program's own folder comes beside. No /proc, /sys, /home, /tmp, and of /etc these alone.
+_SYSTEM = (
+    *("/bin", "/lib", "/lib32", "/lib64", "/nix/store", "/usr/bin", "/usr/lib", "/usr/lib32"),
+    *(
+        "/usr/lib64",
+        "/usr/libexec",
+        "/usr/share",
+        "/usr/local/share/fonts",
+        "/var/cache/fontconfig",
+    ),
+    *("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/libreoffice", "/etc/localtime"),
+    *("/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"),
+)
+_SOCKETS = "/tmp"  # noqa: S108  (where LibreOffice listens for others of its profile)
 _MAPPED = 4 * 2**30  # address space that LibreOffice reserves beside the memory it uses
 _MANIFEST = 2**20  # read this far: a line for each part of the file
 # No macros, and nothing fetched from other files or servers: a document may link to any.
@@ -85,14 +112,27 @@ def find_libreoffice() -> str | None:
     return None
 
 
+def confinement() -> Confinement | None:
+    """What can keep LibreOffice to the file it opens on this system: Landlock (Linux 5.13), else
+    bubblewrap where it is installed and works; None where nothing can. Takes milliseconds."""
+    if supported():
+        return "landlock"
+    if bubblewrap := shutil.which("bwrap"):
+        probe = [*_bubble(bubblewrap, ["/"], None), "true"]
+        if subprocess.run(probe, capture_output=True, check=False).returncode == 0:  # noqa: S603
+            return "bubblewrap"
+    return None
+
+
 def convert(path: Path, target: Path, settings: IngestSettings) -> None:
     """Turn the office file at ``path`` into a PDF at ``target``, which appears whole or not at all.
 
     ``path`` has the suffix that ``ingest.formats.sniff`` gave it, which says how to read it.
-    LibreOffice gets a copy, a profile of its own, limits (``ingest.limits``) and, where the system
-    allows it, no network. Raises FormatUnsupported, EncryptedDocument, NotADocument or
-    LimitExceeded where the file cannot be had, DiskFull where there was no room for the PDF, and
-    PageglassError where LibreOffice itself does not run.
+    LibreOffice gets a copy, a profile of its own, limits (``ingest.limits``) and nothing else: no
+    other file (``confinement``) and, where the system allows it, no network. Raises
+    FormatUnsupported, EncryptedDocument, NotADocument or LimitExceeded where the file cannot be
+    had, DiskFull where there was no room for the PDF, and PageglassError where LibreOffice itself
+    does not run.
     """
     if not settings.office:
         raise FormatUnsupported(
@@ -101,6 +141,8 @@ def convert(path: Path, target: Path, settings: IngestSettings) -> None:
     program = find_libreoffice()
     if program is None:
         raise FormatUnsupported(_MISSING)
+    if settings.confine_office and confinement() is None:
+        raise FormatUnsupported(UNCONFINED)
     if _needs_password(path):
         raise EncryptedDocument("needs a password: save a copy without one and add that")
     with tempfile.TemporaryDirectory(
@@ -125,27 +167,36 @@ def _run(program: str, copy: Path, made: Path, folder: Path, settings: IngestSet
     """Have LibreOffice write the PDF of ``copy`` into ``made``; whether it did is not said."""
     profile = folder / "profile"
     (profile / "user").mkdir(parents=True)
+    # The installation's own cache of extensions is not there to be written.
+    cache = (folder / "extensions").as_uri()
     options = "\n".join(_OPTION.format(*option) for option in _OPTIONS)
     (profile / "user" / "registrymodifications.xcu").write_text(_PROFILE.format(options))
     limits = settings.limits
+    command = [
+        program,
+        f"-env:UserInstallation={profile.as_uri()}",
+        f"-env:UNO_SHARED_PACKAGES_CACHE={cache}",
+        "--headless",
+        "--norestore",
+        "--nologo",
+        "--nodefault",
+        "--nolockcheck",
+        f"--infilter={_FILTERS[copy.suffix]}",
+        "--convert-to",
+        "pdf",
+        "--outdir",
+        str(made),
+        str(copy),
+    ]
+    kept = confinement() if settings.confine_office else None
+    needed = _needed_by(program)
+    if kept == "bubblewrap":
+        command = [*_bubble("bwrap", needed, folder), *command]
     order = {
-        "command": [
-            program,
-            f"-env:UserInstallation={profile.as_uri()}",
-            "--headless",
-            "--norestore",
-            "--nologo",
-            "--nodefault",
-            "--nolockcheck",
-            f"--infilter={_FILTERS[copy.suffix]}",
-            "--convert-to",
-            "pdf",
-            "--outdir",
-            str(made),
-            str(copy),
-        ],
+        "command": command,
         "folder": str(folder),
-        "socket": _socket(profile.as_uri()),
+        "read": needed if kept == "landlock" else None,
+        "sockets": _sockets(profile.as_uri()),
         "cpu_seconds": math.ceil(limits.convert_seconds) * (os.cpu_count() or 1),
         "memory_bytes": limits.memory_mb * 2**20 + _MAPPED,
         "file_bytes": limits.file_mb * 2**20,  # a larger PDF would not be opened
@@ -167,16 +218,38 @@ def _run(program: str, copy: Path, made: Path, folder: Path, settings: IngestSet
                 f"LibreOffice took more than {limits.convert_seconds:g} seconds"
                 " (setting ingest.limits.convert_seconds)"
             ) from None
+    if child.returncode == 126:
+        raise FormatUnsupported(UNCONFINED)
     if child.returncode == 127 or child.returncode < 0:  # the file is not to blame
         raise PageglassError(f"LibreOffice does not start, or was killed: try {program} by hand")
 
 
-def _socket(profile: str) -> str:
-    """Where LibreOffice listens for others of the same profile, whatever TMPDIR says; it is left
-    there by a killed one (desktop/source/app/officeipcthread.cxx, sal/osl/unx/pipe.cxx)."""
+def _bubble(program: str, read: Iterable[str], folder: Path | None) -> list[str]:
+    """The beginning of a command that sees ``read``, and may write in ``folder``."""
+    own = ("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp")  # noqa: S108
+    command = [program, "--unshare-all", "--die-with-parent", *own]
+    for path in read:
+        if not path.startswith("/dev/"):
+            command += ["--ro-bind-try", path, path]
+    if folder is not None:
+        command += ["--bind", str(folder), str(folder), "--chdir", str(folder)]
+    return [*command, "--"]
+
+
+def _needed_by(program: str) -> list[str]:
+    """What LibreOffice may read: what is installed on the system, and its own folder."""
+    own = Path(program).resolve().parent.parent  # .../libreoffice/program/soffice
+    return [*_SYSTEM, program, *([str(own)] if len(own.parts) > 2 else [])]
+
+
+def _sockets(profile: str) -> list[str]:
+    """Where LibreOffice may listen for others of the same profile, whatever TMPDIR says; it is left
+    there by a killed one (desktop/source/app/officeipcthread.cxx, sal/osl/unx/pipe.cxx). The user
+    is missing in it where the list of users cannot be read."""
     digest = hashlib.md5(profile.encode("utf-16-le"), usedforsecurity=False).digest()
     user = os.getuid() if sys.platform != "win32" else 0
-    return f"/tmp/OSL_PIPE_{user}_SingleOfficeIPC_{''.join(f'{byte:x}' for byte in digest)}"  # noqa: S108
+    name = f"SingleOfficeIPC_{''.join(f'{byte:x}' for byte in digest)}"
+    return [f"{_SOCKETS}/OSL_PIPE_{name}", f"{_SOCKETS}/OSL_PIPE_{user}_{name}"]
 
 
 def _is_whole(pdf: Path) -> bool:

@@ -80,6 +80,11 @@ class IngestSettings(_Section):
         default=True,
         description="Turn office files into pages with LibreOffice, where it is installed.",
     )
+    confine_office: bool = Field(
+        default=True,
+        description="LibreOffice sees only the file it converts; where the system cannot do that,"
+        " office files are refused. Off: at your own risk, a file may pull others into its pages.",
+    )
     workers: int | None = Field(
         default=None,
         ge=0,

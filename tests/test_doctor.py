@@ -97,7 +97,16 @@ def test_all_is_well_with_the_profile_that_needs_nothing(run: Run) -> None:
     lines = done.stdout.splitlines()
     names = [line.removeprefix("ok       ").partition(":")[0] for line in lines]
     assert names == [
-        *("python", "packages", "models", "answering", "page cost", "vectors", "ocr"),
+        *(
+            "python",
+            "packages",
+            "models",
+            "answering",
+            "page cost",
+            "vectors",
+            "ocr",
+            "confinement",
+        ),
         *("data folder", "free disk", "owner", "index", "calibration"),
     ]
     assert done.returncode == 0
