@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
 from api.app import create_app
+from api.connections import Connection, Limits
 from api.services import Services
 from ingest.watch import PlannedAction
 from pageglass.errors import MissingExtra, SettingsError
@@ -22,15 +27,25 @@ class _Server(uvicorn.Server):
     """Says when it listens, and when it begins to stop."""
 
     def __init__(
-        self, config: uvicorn.Config, listening: Callable[[], None], stopping: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        limits: Limits,
+        listening: Callable[[], None],
+        stopping: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._limits = limits
         self._listening = listening
         self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # ten ticks a second
+            self._limits.check(time.monotonic())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping()
@@ -59,8 +74,14 @@ def serve(
         # The socket comes first: the data folder's owner file must name the real address.
         with Services(settings, command="serve", address=address) as services:
             app = create_app(services)
+            services.start_worker(progress=progress)
+            if folders:
+                services.watch(folders, told=told)
+            limits = Limits(settings.server)
             config = uvicorn.Config(
                 app,
+                http=cast(type[asyncio.Protocol], partial(Connection, limits)),
+                backlog=limits.backlog,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -69,10 +90,7 @@ def serve(
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=settings.server.stop_seconds,
             )
-            services.start_worker(progress=progress)
-            if folders:
-                services.watch(folders, told=told)
-            server = _Server(config, lambda: listening(address), app.state.stopping.set)
+            server = _Server(config, limits, lambda: listening(address), app.state.stopping.set)
             server.run(sockets=[listener])
             # Those that outlived the grace: their threads would keep the folder.
             app.state.questions.cancel_all()

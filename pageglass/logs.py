@@ -9,6 +9,8 @@ import json
 import logging
 import re
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -27,11 +29,41 @@ def set_up_logging(level: str = "WARNING", format: LogFormat = "text") -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if format == "json" else _Text())
+    handler.addFilter(Repeated())
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, _number(level)), force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
     # RapidOCR installs a chatty handler of its own.
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
+
+
+class Repeated(logging.Filter):
+    """Lets a library say the same thing five times a minute: what clients send must not fill the
+    disk. The first record after that minute says how many were left out."""
+
+    _MOST, _SECONDS, _KEYS = 5, 60.0, 1000
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """``clock`` gives seconds."""
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be written."""
+        if record.name.partition(".")[0] in _OURS:
+            return True
+        key, now = (record.name, str(record.msg)[:200]), self._clock()
+        began, count = self._seen.get(key, (now, 0))
+        left_out = 0
+        if now - began >= self._SECONDS:
+            began, count, left_out = now, 0, max(0, count - self._MOST)
+        if len(self._seen) >= self._KEYS and key not in self._seen:
+            self._seen.clear()
+        self._seen[key] = began, count + 1
+        if left_out:
+            record.msg = f"{record.msg} ({left_out:,} more in the last minute)"
+        return count < self._MOST
 
 
 class _Text(logging.Formatter):

@@ -344,6 +344,20 @@ class ServerSettings(_Section):
         default=8321, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
     )
     upload_mb: int = Field(default=512, ge=1, description="Largest upload, in MB.")
+    connections: int = Field(
+        default=1000,
+        ge=8,
+        description="Most connections at a time, half of them from one address; fewer where the"
+        " process may not open so many files.",
+    )
+    head_seconds: float = Field(
+        default=10.0, gt=0, description="Time the head of a request may take to arrive, in seconds."
+    )
+    body_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="Of a request's body 16 KB must arrive in each such time, in seconds.",
+    )
     keys: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="Whether requests need an API key (`pageglass keys`); auto: unless the server"

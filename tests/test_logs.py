@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from api.services import Services
-from pageglass.logs import _Json, _Text, set_up_logging
+from pageglass.logs import Repeated, _Json, _Text, set_up_logging
 from tests.openai_server import OpenAIServer, openai_server
 from tests.served import Served, served
 from tests.tiny import pdf
@@ -271,3 +271,21 @@ def test_libraries_say_no_more_than_warnings(
     said = capsys.readouterr().err
     assert "whole prompt" not in said
     assert said.count("\n") == 2
+
+
+def test_a_library_says_the_same_thing_five_times_a_minute() -> None:
+    now = 0.0
+    repeated = Repeated(clock=lambda: now)
+
+    def written(name: str, text: str) -> str | None:
+        record = logging.LogRecord(name, logging.ERROR, __file__, 1, text, (), None)
+        return record.getMessage() if repeated.filter(record) else None
+
+    assert [written("asyncio", "out of files") for _ in range(8)] == ["out of files"] * 5 + [
+        None
+    ] * 3
+    assert written("asyncio", "something else") == "something else"
+    assert [written("api.app", "ours") for _ in range(8)] == ["ours"] * 8
+    now = 61.0
+    assert written("asyncio", "out of files") == "out of files (3 more in the last minute)"
+    assert written("asyncio", "out of files") == "out of files"
