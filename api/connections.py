@@ -25,7 +25,7 @@ import logging
 import os
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
@@ -197,7 +197,7 @@ class Connection(H11Protocol):
 
     def _refuse(self) -> None:
         """Say 408 where that can still be said, and close."""
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = cast(RequestResponseCycle | None, self.cycle)
         silent = cycle is None and self.conn.trailing_data[0] == b""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not silent:
             body = f"{_LATE}\n".encode()
