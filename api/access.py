@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Network, ip_address
 
 from anyio import CapacityLimiter, to_thread
 from limits import RateLimitItemPerMinute
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.keys import Keys, KeyScope
 from api.problems import pageglass_problem, request_id_of
+from api.streaming import Asker
 from pageglass.errors import KeyForbidden, KeyInvalid, KeyMissing, PageglassError, TooManyRequests
 
 REQUESTS_PER_MINUTE = 600
@@ -31,11 +33,17 @@ PUBLIC = frozenset(
 @dataclass(frozen=True, slots=True)
 class Access:
     """What a caller may do. ``key_id`` is None where no key was needed; ``collections`` None means
-    all."""
+    all. ``address`` tells callers without a key apart, ``key_name`` gives a key its weight."""
 
     scopes: frozenset[KeyScope]
     key_id: str | None = None
     collections: tuple[str, ...] | None = None
+    key_name: str | None = None
+    address: str = ""
+
+    def asker(self, collection: str | None = None) -> Asker:
+        """Whose turn a question about ``collection`` (None: all) takes."""
+        return Asker(self.key_id or self.address, self.key_name, collection or "")
 
     def require(self, *scopes: KeyScope) -> None:
         """KeyForbidden where what needs one of ``scopes`` is not the caller's to do."""
@@ -124,7 +132,7 @@ class Authenticate:
         if not credential.startswith("pgk_"):
             self._count(client, self._rate)
             if not self._needed:
-                return EVERYTHING
+                return replace(EVERYTHING, address=network_of(client))
             if credential:
                 raise KeyInvalid("this is no API key of Pageglass: they begin with pgk_")
             raise KeyMissing(
@@ -152,6 +160,7 @@ class Authenticate:
             frozenset(scope for scope in EVERYTHING.scopes if key.allows(scope)),
             key.id,
             key.collections,
+            key.name,
         )
 
     def _count(self, who: str, limit: int | None) -> None:
@@ -165,6 +174,17 @@ class Authenticate:
                 " back a little later",
                 max(1.0, reset - time.time()),
             )
+
+
+def network_of(address: str) -> str:
+    """An address as one caller: of IPv6 the first 64 bits, since one caller has as many below."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, IPv4Address):
+        return address
+    return str(ip.ipv4_mapped or IPv6Network((int(ip) >> 64 << 64, 64)))
 
 
 def _origin(scope: Scope, headers: Headers) -> str | None:

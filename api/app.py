@@ -87,7 +87,9 @@ def create_app(services: Services) -> FastAPI:
     )
     server = services.settings.server
     app.state.services = services
-    app.state.questions = Questions(at_once=_at_once(services.settings), waiting=server.waiting)
+    app.state.questions = Questions(
+        at_once=_at_once(services.settings), waiting=server.waiting, weights=server.weights
+    )
     # Set when the server begins to stop, so that streams end by themselves.
     app.state.stopping = threading.Event()
     app.state.answers = Answers(services.settings.data_dir / "idempotency.sqlite")
@@ -233,7 +235,9 @@ def _metrics(services: Services, questions: Questions) -> Metrics | None:
         from api.metrics import Metrics
     except ModuleNotFoundError:
         return None
-    return Metrics(services, lambda: (questions.in_work, questions.waiting))
+    return Metrics(
+        services, lambda: (questions.in_work, questions.waiting, questions.callers_waiting)
+    )
 
 
 @asynccontextmanager

@@ -32,8 +32,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _MOST_MODELS = 20
 """Names of models told apart; model servers name themselves, and a strange one might never stop."""
 
-Questions = Callable[[], tuple[int, int]]
-"""How many questions are in work, and how many wait for their turn."""
+Questions = Callable[[], tuple[int, int, int]]
+"""How many questions are in work, how many wait for their turn, and of how many callers."""
 
 
 class Metrics:
@@ -113,12 +113,15 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What is read when somebody asks (prometheus_client's Collector)."""
-        in_work, waiting = self._questions()
+        in_work, waiting, callers = self._questions()
         yield GaugeMetricFamily(
             "pageglass_questions_in_work", "Questions that are worked on.", in_work
         )
         yield GaugeMetricFamily(
             "pageglass_questions_waiting", "Questions that wait for their turn.", waiting
+        )
+        yield GaugeMetricFamily(
+            "pageglass_callers_waiting", "Callers who have a question waiting.", callers
         )
         documents, pages = self._services.catalog.counts()
         yield _by_state("pageglass_documents", "Documents by state.", documents)

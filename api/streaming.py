@@ -6,8 +6,11 @@ loop and goes out as server-sent events.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.problems import internal_problem, pageglass_problem, request_id_of
+from api.turns import Turns
 from pageglass.cancellation import Cancellation, Cancelled
 from pageglass.errors import Busy, PageglassError
 from pageglass.wire import Problem
@@ -31,45 +35,78 @@ _COME_BACK_SECONDS = 5.0
 T = TypeVar("T")
 
 
-class Questions:
-    """Lets so many questions be worked on at a time and so many wait; more are Busy."""
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, for whose turn it is: ``id`` tells callers apart, ``name`` is the key's name, for
+    its weight. ``collection`` is what the question is about, "" for all of them."""
 
-    def __init__(self, *, at_once: int, waiting: int) -> None:
+    id: str = ""
+    name: str | None = None
+    collection: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A question that waits; ``woken`` is set once it is its turn, or it is not to be."""
+
+    cancellation: Cancellation
+    woken: anyio.Event
+    served: bool = False
+    refused: Busy | None = None
+
+
+class Questions:
+    """Lets so many questions be worked on at a time and so many wait, in fair turns (api.turns);
+    more are Busy, which is said to the caller who has most waiting. Used on the event loop."""
+
+    def __init__(
+        self, *, at_once: int, waiting: int, weights: Mapping[str, float] | None = None
+    ) -> None:
+        """``weights`` are shares by the name of a key, 1 for all others."""
+        # One thread each: whoever has its turn never waits for another's.
         self._limiter = CapacityLimiter(at_once)
-        self._at_most = at_once + waiting
+        self._at_once = at_once
+        self._weights = weights or {}
+        self._names: dict[str, str] = {}
+        self._turns: Turns[_Waiting] = Turns(
+            waiting, lambda id: self._weights.get(self._names.get(id, ""), 1.0)
+        )
+        self._in_work = 0
         self._under_way: set[Cancellation] = set()
+        self._mean_seconds = 1.0
 
     @property
     def in_work(self) -> int:
-        """Questions that are being worked on."""
-        return self._limiter.borrowed_tokens
+        """Questions that are worked on."""
+        return self._in_work
 
     @property
     def waiting(self) -> int:
         """Questions that wait for their turn."""
-        return len(self._under_way) - self.in_work
+        return len(self._turns)
+
+    @property
+    def callers_waiting(self) -> int:
+        """Callers who have a question waiting."""
+        return self._turns.flows
 
     def cancel_all(self) -> None:
         """Call off whatever is under way."""
         for cancellation in list(self._under_way):
             cancellation.cancel()
 
-    async def answer(self, receive: Receive, work: Callable[[], T]) -> T:
+    async def answer(self, receive: Receive, work: Callable[[], T], asker: Asker = Asker()) -> T:
         """``work`` on a thread of its own, called off when the client goes.
 
         The request's body must have been read. Raises what ``work`` raises, Cancelled, Busy.
         """
         async with self.watched(receive) as cancellation:
-            return await self.run(work, cancellation)
+            return await self.run(work, cancellation, asker)
 
-    async def run(self, work: Callable[[], T], cancellation: Cancellation) -> T:
+    async def run(
+        self, work: Callable[[], T], cancellation: Cancellation, asker: Asker = Asker()
+    ) -> T:
         """``work`` on a thread of its own, once it is its turn; ``cancellation`` calls it off."""
-        if len(self._under_way) >= self._at_most:
-            raise Busy(
-                f"{self.waiting:,} questions wait already (setting server.waiting): ask again in"
-                " some seconds",
-                _COME_BACK_SECONDS,
-            )
 
         def called_off_with_its_client() -> T:
             cancellation.check()
@@ -78,9 +115,65 @@ class Questions:
 
         self._under_way.add(cancellation)
         try:
-            return await to_thread.run_sync(called_off_with_its_client, limiter=self._limiter)
+            await self._turn(cancellation, asker)
+            began = time.monotonic()
+            try:
+                return await to_thread.run_sync(called_off_with_its_client, limiter=self._limiter)
+            finally:
+                self._mean_seconds += (time.monotonic() - began - self._mean_seconds) / 16
+                self._next()
         finally:
             self._under_way.discard(cancellation)
+
+    async def _turn(self, cancellation: Cancellation, asker: Asker) -> None:
+        """Wait until it is this question's turn, and count it as worked on. Busy, Cancelled."""
+        if self._in_work < self._at_once:
+            self._in_work += 1
+            return
+        one = _Waiting(cancellation, anyio.Event())
+        if asker.name in self._weights:
+            self._names[asker.id] = asker.name or ""
+        place, gone = self._turns.put((asker.id, asker.collection), one)
+        if gone is not None:
+            gone.item.refused = self._busy(gone.path[0])
+            gone.item.woken.set()
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            # From whichever thread calls it off, maybe after the loop has ended.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(one.woken.set)
+
+        try:
+            with cancellation.stopping(wake):
+                await one.woken.wait()
+            if one.refused is not None:
+                raise one.refused
+            if not one.served:
+                cancellation.check()
+        except BaseException:
+            if one.served:
+                self._next()
+            self._turns.remove(place)
+            raise
+
+    def _next(self) -> None:
+        """A question is over: whose turn it is goes on."""
+        self._in_work -= 1
+        if self._turns:
+            one = self._turns.pop().item
+            one.served = True
+            one.woken.set()
+            self._in_work += 1
+
+    def _busy(self, id: str) -> Busy:
+        own = self._turns.waiting(id)
+        return Busy(
+            f"{self.waiting:,} questions wait already, {own:,} of them yours (setting"
+            " server.waiting): ask again in some seconds",
+            # By then those that wait now have had their turns.
+            min(60.0, max(_COME_BACK_SECONDS, self.waiting * self._mean_seconds / self._at_once)),
+        )
 
     @asynccontextmanager
     async def watched(self, receive: Receive) -> AsyncGenerator[Cancellation]:
@@ -133,6 +226,7 @@ class EventStream(Response):
         self,
         questions: Questions,
         work: Callable[[Emit], None],
+        asker: Asker = Asker(),
         *,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -141,6 +235,7 @@ class EventStream(Response):
         self.background = None
         self._questions = questions
         self._work = work
+        self._asker = asker
         self._heartbeat_seconds = heartbeat_seconds
         # Proxies that gather responses would hold the events back.
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
@@ -180,6 +275,7 @@ class EventStream(Response):
                 await self._questions.run(
                     lambda: self._work(lambda one: from_thread.run_sync(sender.send_nowait, one)),
                     cancellation,
+                    self._asker,
                 )
             except Exception as error:
                 failures.append(error)

@@ -6,6 +6,10 @@ many a second, how long they wait, and what the server keeps in memory meanwhile
 clients that read or send a byte at a time, hang up in the middle, or break an upload off.
 Throughout, somebody looks whether the server is alive. Exit status 1 where something that must
 hold (``broken``) does not.
+
+``python -m evals.load --fairness`` measures something else: how long a newcomer waits for a first
+answer and a first small file, alone and while another API key asks ``--loud`` questions at once, or
+has documents indexed.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -36,6 +40,7 @@ import httpx
 import typer
 
 from api.app import WORKER_THREADS
+from api.keys import open_keys
 
 SAMPLES = Path("samples/docs")
 QUESTIONS = Path("samples/questions.jsonl")
@@ -91,8 +96,15 @@ class Tally:
 def main(
     seconds: Annotated[float, typer.Option(min=1, help="How long to ask.")] = 60.0,
     askers: Annotated[int, typer.Option(min=1, help="How many ask at the same time.")] = 50,
+    fairness: Annotated[
+        bool, typer.Option("--fairness", help="Measure how a newcomer fares beside a loud key.")
+    ] = False,
+    loud: Annotated[int, typer.Option(min=1, help="Questions of the loud key.")] = 380,
 ) -> None:
     """Print the figures as JSON."""
+    if fairness:
+        print(json.dumps(_fairness(loud), indent=1))
+        return
     with (
         tempfile.TemporaryDirectory(prefix="pageglass-load-") as scratch,
         _serving(Path(scratch)) as server,
@@ -134,7 +146,8 @@ def _broken(found: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _serving(scratch: Path) -> Generator[Server]:
+def _serving(scratch: Path, **settings: str) -> Generator[Server]:
+    """Serve a new folder; ``settings`` are environment variables."""
     data, temporary = scratch / "data", scratch / "tmp"
     temporary.mkdir()
     others = {name: v for name, v in os.environ.items() if not name.startswith("PAGEGLASS_")}
@@ -143,7 +156,7 @@ def _serving(scratch: Path) -> Generator[Server]:
             *(sys.executable, "-m", "api.cli"),
             *("--data-dir", str(data), "serve", "--port", "0"),
         ],
-        env={**others, "TMPDIR": str(temporary)},
+        env={**others, "TMPDIR": str(temporary), **settings},
         stdout=subprocess.PIPE,
     )
     try:
@@ -158,8 +171,10 @@ def _serving(scratch: Path) -> Generator[Server]:
         process.wait()
 
 
-def _take_in(server: Server) -> None:
-    with httpx.Client(base_url=server.address, timeout=60, trust_env=False) as http:
+def _take_in(server: Server, headers: Mapping[str, str] | None = None) -> None:
+    with httpx.Client(
+        base_url=server.address, timeout=60, trust_env=False, headers=headers
+    ) as http:
         for path in sorted(SAMPLES.iterdir()):
             with path.open("rb") as file:
                 http.post("/documents", files={"file": (path.name, file)}).raise_for_status()
@@ -299,6 +314,102 @@ async def _bad_clients(server: Server) -> dict[str, Any]:
             "documents_kept": await _get(client, "/documents") == documents,
             "after": server.uses(),
         }
+
+
+# Fairness
+
+
+def _fairness(loud: int) -> dict[str, Any]:
+    """What a newcomer waits for, alone and beside a key that asks and uploads much."""
+    with tempfile.TemporaryDirectory(prefix="pageglass-fair-") as scratch:
+        with open_keys(Path(scratch) / "data") as keys:
+            headers = {
+                name: {"Authorization": f"Bearer {keys.add(name, ['admin'])[1]}"}
+                for name in ("loud", "newcomer")
+            }
+        with _serving(
+            Path(scratch),
+            PAGEGLASS_SERVER__KEYS="on",
+            PAGEGLASS_SERVER__REQUESTS_PER_MINUTE="1000000",
+        ) as server:
+            _take_in(server, headers["loud"])
+            return asyncio.run(_beside(server, headers, loud))
+
+
+async def _beside(
+    server: Server, headers: Mapping[str, Mapping[str, str]], loud: int
+) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=None)
+
+    def client(name: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=server.address,
+            timeout=300,
+            limits=limits,
+            trust_env=False,
+            headers=headers[name],
+        )
+
+    async with client("loud") as crowd, client("newcomer") as newcomer:
+        await _first_answer(newcomer)
+        alone = statistics.median([(await _first_answer(newcomer))[0] for _ in range(5)])
+        many = [asyncio.create_task(_first_answer(crowd)) for _ in range(loud)]
+        await asyncio.sleep(1.0)
+        beside, refusals = await _first_answer(newcomer)
+        refused = sum(more for _, more in await asyncio.gather(*many))
+
+        small = min(SAMPLES.glob("*.pdf"), key=lambda path: path.stat().st_size)
+        file_alone = await _first_file(newcomer, small.read_bytes(), "alone")
+        for number in range(_LOUD_FILES):
+            data = _LOUD_FILE.read_bytes() + f"% {number}\n".encode()
+            await _upload(crowd, data, f"{number}.pdf", "loud")
+        file_beside = await _first_file(newcomer, small.read_bytes() + b"% beside\n", "beside")
+    return {
+        "questions_of_the_loud_key": loud,
+        "refusals": {"loud": refused, "newcomer": refusals},
+        "first_answer_seconds": _ratio(alone, beside),
+        "documents_of_the_loud_key": _LOUD_FILES,
+        "first_file_seconds": _ratio(file_alone, file_beside),
+    }
+
+
+_LOUD_FILES = 30
+_LOUD_FILE = SAMPLES / "calder_vale_water_handbook.pdf"
+
+
+def _ratio(alone: float, beside: float) -> dict[str, float]:
+    return {
+        "alone": round(alone, 3),
+        "beside": round(beside, 3),
+        "ratio": round(beside / alone, 1),
+    }
+
+
+async def _first_answer(client: httpx.AsyncClient) -> tuple[float, int]:
+    """Seconds until an answer, and how often the server said that it was busy before."""
+    began, refused = time.perf_counter(), 0
+    question = {"question": "How many thousand passengers did Skerrin Line carry in 2019?"}
+    while (response := await client.post("/ask", json=question)).status_code == 503:
+        refused += 1
+        await asyncio.sleep(float(response.headers["Retry-After"]))
+    response.raise_for_status()
+    return time.perf_counter() - began, refused
+
+
+async def _first_file(client: httpx.AsyncClient, data: bytes, name: str) -> float:
+    """Seconds from an upload until its pages can be found."""
+    began = time.perf_counter()
+    document = await _upload(client, data, f"{name}.pdf", "newcomer")
+    while (await _get(client, f"/documents/{document}"))["state"] != "indexed":
+        await asyncio.sleep(0.02)
+    return time.perf_counter() - began
+
+
+async def _upload(client: httpx.AsyncClient, data: bytes, name: str, collection: str) -> str:
+    response = await client.post(
+        "/documents", files={"file": (name, data)}, data={"collection": collection}
+    )
+    return response.raise_for_status().json()["documents"][0]["id"]
 
 
 _ACCEPT_STREAM = "Accept: text/event-stream"

@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -29,6 +29,9 @@ from pageglass.profiles import PROFILES, ProfileName, RetrieverName
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+Weight = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
 
 
 class LimitSettings(_Section):
@@ -382,6 +385,10 @@ class ServerSettings(_Section):
     )
     waiting: int = Field(
         default=256, ge=0, description="Questions that may wait; more are told to come back."
+    )
+    weights: dict[str, Weight] = Field(
+        default_factory=dict,
+        description="Share of turns by the name of an API key, where questions wait; 1 for others.",
     )
     log_text: bool = Field(
         default=False,

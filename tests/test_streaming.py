@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.app import create_app
 from api.services import Services
-from api.streaming import Emit, Event, EventStream, Questions
+from api.streaming import Asker, Emit, Event, EventStream, Questions
 from pageglass.cancellation import Cancellation, Cancelled, current
 from pageglass.client import Client
 from pageglass.errors import Busy, ModelServerError, QuestionError
@@ -364,6 +364,73 @@ def test_questions_beyond_those_that_may_wait_are_busy() -> None:
     assert answers == ["done"] * 3
     assert isinstance(refused, Busy)
     assert refused.retry_after
+
+
+def test_a_newcomer_s_question_is_next_and_busy_is_said_to_who_filled_the_queue() -> None:
+    go_on, order = threading.Event(), list[str]()
+
+    def work(who: str) -> str:
+        go_on.wait(20)
+        order.append(who)
+        return who
+
+    async def ask() -> list[Any]:
+        questions = Questions(at_once=1, waiting=4, weights={"important": 2.0})
+
+        def asked(who: str, name: str | None = None) -> asyncio.Task[str]:
+            asker = Asker(who, name)
+            return asyncio.create_task(questions.run(lambda: work(who), Cancellation(), asker))
+
+        loud = [asked("loud") for _ in range(5)]
+        while questions.waiting < 4:
+            await asyncio.sleep(0.01)
+        new = asked("new")
+        while not loud[-1].done():
+            await asyncio.sleep(0.01)
+        assert (questions.in_work, questions.waiting, questions.callers_waiting) == (1, 4, 2)
+        go_on.set()
+        return await asyncio.gather(*loud, new, return_exceptions=True)
+
+    *answers, refused, new = asyncio.run(ask())
+    assert (answers, new) == (["loud"] * 4, "new")
+    assert isinstance(refused, Busy)
+    assert refused.retry_after
+    assert "of them yours" in str(refused)
+    assert order[:3] == ["loud", "loud", "new"]
+
+
+def test_a_question_whose_client_goes_leaves_its_place_at_once() -> None:
+    go_on, begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(20)
+
+    async def ask() -> None:
+        questions = Questions(at_once=1, waiting=1)
+        first = asyncio.create_task(questions.run(work, Cancellation()))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        calling_off = Cancellation()
+        second = asyncio.create_task(questions.run(work, calling_off))
+        third = asyncio.create_task(questions.run(work, Cancellation()))
+        with pytest.raises(Busy):
+            await third
+        calling_off.cancel()
+        with pytest.raises(Cancelled):
+            await second
+        assert questions.waiting == 0
+        fourth = asyncio.create_task(questions.run(work, Cancellation()))
+        await asyncio.sleep(0)
+        fourth.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fourth
+        assert questions.waiting == 0
+        go_on.set()
+        await first
+        assert questions.in_work == 0
+
+    asyncio.run(ask())
 
 
 def test_a_question_that_was_called_off_while_it_waited_is_never_begun() -> None:

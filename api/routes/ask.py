@@ -70,6 +70,7 @@ async def ask(
             emit(Event("citation", CitationEvent(number=number, **dict(citation))))
         emit(Event("answer", final))
 
+    asker = view.access.asker(asked.collection)
     if EVENT_STREAM in accept:
-        return EventStream(questions, told)
-    return await questions.answer(request.receive, answer)
+        return EventStream(questions, told, asker)
+    return await questions.answer(request.receive, answer, asker)

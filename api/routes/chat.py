@@ -92,9 +92,11 @@ async def chat_completions(
     Closing the connection calls the work off, down to the model.
     """
     reply = _Reply(chat, view, request_id, page_at=str(request.base_url))
+    # Whether there is such a model is the reply's to say.
+    asker = view.access.asker(chat.model.partition("/")[2])
     if chat.stream:
-        return _ChatStream(questions, reply.stream)
-    return await questions.answer(request.receive, reply.whole)
+        return _ChatStream(questions, reply.stream, asker)
+    return await questions.answer(request.receive, reply.whole, asker)
 
 
 class _Reply:

@@ -27,5 +27,7 @@ async def extract(
     What no page says is null. Closing the connection calls the work off, down to the model.
     """
     return await questions.answer(
-        request.receive, lambda: ExtractResponse.of(view.extract(wanted), request_id)
+        request.receive,
+        lambda: ExtractResponse.of(view.extract(wanted), request_id),
+        view.access.asker(),
     )

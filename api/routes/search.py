@@ -21,5 +21,7 @@ async def search(
     """Rank the indexed pages by how well they match, each with the reasons why."""
 
     return await questions.answer(
-        request.receive, lambda: SearchResponse.of(view.search(asked), request_id)
+        request.receive,
+        lambda: SearchResponse.of(view.search(asked), request_id),
+        view.access.asker(asked.collection),
     )
