@@ -4,7 +4,7 @@ BASE := .venv
 TEST := .venv-test
 DEMO := .demo
 NEEDED_BY_TESTS := bubblewrap chromium fonts-noto-core fonts-noto-color-emoji \
-	libreoffice-writer libreoffice-calc libreoffice-impress
+	libreoffice-writer libreoffice-calc libreoffice-impress strace
 # The demo's answers must not depend on what a person has set for their own folders.
 PAGEGLASS := env -u PAGEGLASS_CONFIG $(BASE)/bin/pageglass --data-dir $(DEMO)
 

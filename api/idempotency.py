@@ -59,7 +59,8 @@ class Answers:
             private_folder(path.parent)
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
+            # Whoever got an answer gets it again, after a power cut too.
+            self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(_SCHEMA)
             self._db.execute("DELETE FROM answers WHERE status IS NULL")
         except sqlite3.Error as error:

@@ -112,6 +112,8 @@ class Keys:
             path.chmod(0o600)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
+            # A key that is revoked stays so, after a power cut too.
+            self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(_SCHEMA)
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"cannot open the API keys {path.name}: {error}") from None

@@ -130,7 +130,7 @@ class Services:
             stack.callback(lock.release)
             database = Database(folder / "catalog.sqlite")
             stack.callback(database.close)
-            self._database = database
+            self.database = database
             self.catalog = Catalog(database)
             self.jobs = Jobs(database, settings.ingest)
             self.thresholds = Thresholds(database)
@@ -656,7 +656,7 @@ class Services:
     def backup(self, target: Path) -> BackupReport:
         """Copy the data folder, as it is at one moment, into a new one. UsageError, StoreError."""
         return backup(
-            self._database,
+            self.database,
             self.settings.data_dir,
             target,
             indexes=self.searcher.indexes,

@@ -9,6 +9,7 @@ compare ratios, not seconds.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -27,6 +28,7 @@ import typer
 
 from api.services import Services
 from ingest.pdf import PdfReader, RawPage
+from pageglass.durable import sync_folder
 from pageglass.settings import Settings, load_settings
 from pageglass.types import Page, PageRef
 from retrieval.encoders import PageInput
@@ -38,24 +40,69 @@ from retrieval.index import PagePoint
 SAMPLES = Path(__file__).parents[1] / "samples"
 SCANNED = "corvina_duo_2_manual_scan.pdf"
 _QUERIES = 40
+_ACCEPTED = 100
 
 
 def main(
     sizes: Annotated[
         list[int] | None, typer.Option("--pages", help="Pages in the index when it is searched.")
     ] = None,
+    accepting: Annotated[
+        bool, typer.Option("--accepting", help="Only what it costs to accept a file for good.")
+    ] = False,
+    at: Annotated[
+        Path | None, typer.Option(help="Where to measure: a folder on the disk in question.")
+    ] = None,
 ) -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=at) as folder:
         data = Path(folder)
+        if accepting:
+            print(json.dumps({"accept_file_ms": _accepting(data / "accept")}, indent=1))
+            return
         result = {
             "cores": os.cpu_count(),
+            "accept_file_ms": _accepting(data / "accept"),
             "ingest_pages_per_second": _ingest(data / "ingest"),
             "query_ms": _queries(data / "query", sizes or [1000, 5000]),
             "cold_start_of_ask_seconds": _cold_start(data / "ingest"),
             "serve_resident_mb": _serve(data / "query"),
         }
     print(json.dumps(result, indent=1))
+
+
+def _accepting(folder: Path) -> dict[str, Any]:
+    """Milliseconds to accept a file of 100 KB, and what they were when only its bytes were synced:
+    without the sync of the rows, less that of the folder. Medians of files taken in turns."""
+    times: dict[str, list[float]] = {"synced": [], "rows_not_synced": [], "folder": []}
+
+    def timed(what: str, work: Callable[[], object]) -> None:
+        began = time.perf_counter()
+        work()
+        times[what].append(1000 * (time.perf_counter() - began))
+
+    settings = load_settings({"data_dir": folder})
+    with Services(settings, command="bench") as services:
+        database = services.database
+
+        def accept() -> None:
+            services.add(io.BytesIO(b"%PDF-1.7 " + os.urandom(100_000)), name="a.pdf")
+
+        def accept_unsynced() -> None:
+            with database.transaction(redone=True):
+                accept()
+
+        for _ in range(_ACCEPTED):
+            timed("synced", accept)
+            timed("rows_not_synced", accept_unsynced)
+            timed("folder", lambda: sync_folder(folder / "originals"))
+    medians = {what: statistics.median(of) for what, of in times.items()}
+    before = medians["rows_not_synced"] - medians["folder"]
+    return {
+        "now": round(medians["synced"], 2),
+        "before": round(before, 2),
+        "ratio": round(medians["synced"] / before, 2),
+    }
 
 
 def _ingest(folder: Path) -> dict[str, Any]:

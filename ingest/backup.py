@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.database import Database
+from pageglass.durable import sync_folder
 from pageglass.errors import StoreError, UsageError
 from pageglass.private import private_folder
 from retrieval.index import Index
@@ -77,7 +78,7 @@ def backup(
                 shutil.copy2(data_dir / "models.json", part / "models.json")
         os.sync()
         part.rename(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError | sqlite3.Error):
@@ -158,12 +159,3 @@ def _copy_sparse(source: str, target: str) -> None:
             while chunk := file.read(min(_CHUNK, end - start)):
                 start += copy.write(chunk)
     shutil.copystat(source, target)
-
-
-def _sync_folder(path: Path) -> None:
-    """Have the names in a folder on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -444,7 +444,7 @@ class Catalog:
         With ``stages``, those of other stages stay until they are undone, too: its vectors in
         collections that are not in use now must not be forgotten there.
         """
-        with self._transaction() as db:
+        with self._transaction(redone=True) as db:
             db.execute("DELETE FROM pages WHERE document = ?", (id,))
             db.execute(
                 "DELETE FROM stages WHERE document = ?1 AND (?2 IS NULL"
@@ -461,7 +461,7 @@ class Catalog:
 
     def begin(self, id: str, pages: int) -> None:
         """Note how many pages a document has."""
-        with self._transaction() as db:
+        with self._transaction(redone=True) as db:
             db.execute("UPDATE documents SET pages = ? WHERE id = ?", (pages, id))
 
     def title(self, id: str) -> str | None:
@@ -470,7 +470,7 @@ class Catalog:
 
     def set_title(self, id: str, title: str) -> None:
         """Keep the title, so that all pages of a document are encoded with the same."""
-        with self._transaction() as db:
+        with self._transaction(redone=True) as db:
             db.execute("UPDATE documents SET title = ? WHERE id = ?", (title, id))
 
     def relabel(self, id: str, labels: Mapping[int, str]) -> None:
@@ -538,7 +538,7 @@ class Catalog:
 
     def record(self, id: str, pages: Iterable[Page], stages: Iterable[StageResult]) -> None:
         """Store pages and what became of their stages, in one transaction."""
-        with self._transaction() as db:
+        with self._transaction(redone=True) as db:
             rows = [
                 (
                     id,
@@ -566,7 +566,7 @@ class Catalog:
 
     def expect_images(self, keys: Iterable[str]) -> None:
         """Page images are about to be written; ``record`` with their pages ends the wait."""
-        with self._transaction() as db:
+        with self._transaction(redone=True) as db:
             db.executemany(
                 "INSERT OR IGNORE INTO incoming_images VALUES (?)", [(key,) for key in keys]
             )
@@ -582,7 +582,7 @@ class Catalog:
 
     def forget_images(self, keys: Iterable[str]) -> None:
         """Stray images are gone."""
-        with self._transaction() as db:
+        with self._transaction(redone=True) as db:
             db.executemany("DELETE FROM incoming_images WHERE image = ?", [(k,) for k in keys])
 
     def undo_stages(self, id: str, stages: Mapping[int, Iterable[str]]) -> None:

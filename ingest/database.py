@@ -159,6 +159,7 @@ class Database:
         """
         self.lock = threading.RLock()
         self._depth = 0
+        self._synced = True
         try:
             where = f"{path.resolve().as_uri()}?mode=ro" if read_only else str(path)
             self.connection = sqlite3.connect(
@@ -167,9 +168,7 @@ class Database:
             self.connection.row_factory = sqlite3.Row
             if not read_only:
                 self.connection.execute("PRAGMA journal_mode = WAL")
-                # A power loss may cost the last transactions, never the order of them: what is
-                # lost is done again.
-                self.connection.execute("PRAGMA synchronous = NORMAL")
+                self.connection.execute("PRAGMA synchronous = FULL")
             self.connection.execute("PRAGMA foreign_keys = ON")
             version: int = self.connection.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
@@ -210,12 +209,21 @@ class Database:
             self.connection.close()
 
     @contextmanager
-    def transaction(self) -> Generator[sqlite3.Connection]:
-        """All of it or nothing. Within another one, part of that."""
+    def transaction(self, *, redone: bool = False) -> Generator[sqlite3.Connection]:
+        """All of it or nothing. Within another one, part of that.
+
+        Once it ends it is on disk, with all before it. One that is ``redone`` if it is lost, such
+        as the progress of work that is still queued, need not be: a power loss may cost the last
+        of those, never the order of them.
+        """
         with self.lock:
             if self._depth:
                 yield self.connection
                 return
+            if self._synced == redone:
+                self._synced = not redone
+                level = "FULL" if self._synced else "NORMAL"
+                self.connection.execute(f"PRAGMA synchronous = {level}")
             self.connection.execute("BEGIN IMMEDIATE")
             self._depth = 1
             try:

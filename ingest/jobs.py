@@ -124,7 +124,7 @@ class Jobs:
         than any wait can be means that the clock was set back.
         """
         now, lease = self._clock(), self._settings.lease_seconds
-        with self._db.transaction() as db:
+        with self._db.transaction(redone=True) as db:
             db.execute(
                 "UPDATE jobs SET state = 'queued', worker = NULL, run_after = 0 WHERE"
                 " state = 'running' AND (lease_until < ?1 OR lease_until > ?1 + ?2)",
@@ -153,7 +153,7 @@ class Jobs:
 
     def keep(self, document_id: str, worker: str) -> bool:
         """Renew the lease; false where the job is the worker's no longer."""
-        with self._db.transaction() as db:
+        with self._db.transaction(redone=True) as db:
             return (
                 db.execute(
                     "UPDATE jobs SET lease_until = ? WHERE document = ? AND state = 'running'"
@@ -165,7 +165,7 @@ class Jobs:
 
     def progressed(self, document_id: str) -> None:
         """Attempts count those without progress, however often a long run is cut short."""
-        with self._db.transaction() as db:
+        with self._db.transaction(redone=True) as db:
             db.execute("UPDATE jobs SET attempts = 1 WHERE document = ?", (document_id,))
 
     def attempts(self, document_id: str) -> int:

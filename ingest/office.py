@@ -21,6 +21,7 @@ from typing import Literal
 from ingest._confinement import supported
 from ingest.formats import OLE2, open_zip
 from ingest.pdf import child_environment
+from pageglass.durable import put_in_place
 from pageglass.errors import (
     DiskFull,
     EncryptedDocument,
@@ -158,9 +159,7 @@ def convert(path: Path, target: Path, settings: IngestSettings) -> None:
             if shutil.disk_usage(folder).free < settings.reserve_mb * 2**20:
                 raise DiskFull("no room for the PDF of an office file: free some disk space")
             raise NotADocument("LibreOffice makes no pages of it: damaged, or of another kind")
-        with made.open("rb") as file:
-            os.fsync(file.fileno())
-        made.replace(target)
+        put_in_place(made, target)
 
 
 def _run(program: str, copy: Path, made: Path, folder: Path, settings: IngestSettings) -> None:

@@ -28,6 +28,7 @@ from ingest.labels import margin_numbers, printed_numbers
 from ingest.pipeline import OCR_STAGE, READ_STAGE, Encoded, Order
 from ingest.sources import FileState, Source, as_text
 from ingest.worker import Begun, Verdict
+from pageglass.durable import make_folder, sync_folder
 from pageglass.errors import (
     DiskFull,
     DocumentError,
@@ -92,7 +93,7 @@ class Writer:
         """Pages that workers handed over since this began, each as often as it was."""
         # Held for every write that must not cross a removal, or a backup.
         self.writing = threading.RLock()
-        self._originals.mkdir(parents=True, exist_ok=True)
+        make_folder(self._originals)
         for left in (*self._originals.glob(".*"), *images.unfinished()):
             left.unlink()
         for left in self._converted.glob(".*"):
@@ -169,6 +170,7 @@ class Writer:
             try:
                 self._resume_removals()
                 kept.replace(original)
+                sync_folder(self._originals)
                 with self._database.transaction():
                     enqueued = self._catalog.enqueue(
                         collection=collection,
@@ -255,6 +257,10 @@ class Writer:
                 if not self._catalog.shares_file(id, sha256):
                     self.original_of(id, sha256).unlink(missing_ok=True)
                 self.converted_of(id).unlink(missing_ok=True)
+                # Gone for good before the catalog forgets that it must go.
+                for index in self._indexes.values():
+                    index.flush()
+                sync_folder(self._originals)
                 self._catalog.delete(id, stages)
                 self._tidy_images()
 
@@ -286,7 +292,7 @@ class Writer:
     def claim(self, worker: str, beside: bool = False) -> Order | None:
         """The next job that is due; ``beside`` as in Desk."""
         # In one transaction, so that a removal comes before or after.
-        with self._database.transaction():
+        with self._database.transaction(redone=True):
             id = self._jobs.claim(worker, leave=self.workers if beside else 0)
             if id is None:
                 return None
@@ -344,7 +350,7 @@ class Writer:
                 self._indexes[name].upsert(
                     [PagePoint(ref, collection, vectors) for ref, vectors in pages]
                 )
-            with self._database.transaction():
+            with self._database.transaction(redone=True):
                 if encoded.title is not None and self._catalog.title(id) is None:
                     self._catalog.set_title(id, encoded.title)
                 self._catalog.record(id, encoded.pages, encoded.stages)

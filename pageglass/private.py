@@ -10,6 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from pageglass.durable import make_folder
+
 UMASK = 0o077
 
 
@@ -18,7 +20,7 @@ def private_folder(path: Path) -> Path:
 
     A folder of somebody else's stays as it is. Raises OSError where it cannot be made.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path, 0o700)
     if path.stat().st_mode & 0o077:
         with suppress(PermissionError):
             path.chmod(0o700)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pageglass.durable import make_folder, put_in_place
 from pageglass.errors import ModelError
 from pageglass.profiles import BUNDLED, PROFILES, ProfileModels, RetrieverName
 from pageglass.settings import IndexSettings, ModelSettings, Settings
@@ -132,11 +133,11 @@ class Checkpoints:
                 if checkpoint is not None and not Path(checkpoint.name).expanduser().is_dir():
                     settled[checkpoint.name] = checkpoint.revision
             if settled != locked:
-                self._lock.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._lock.parent)
                 # Written beside and renamed: a crash leaves the old one or the new one.
                 written = self._lock.with_suffix(".new")
                 written.write_text(json.dumps(settled, indent=1, sort_keys=True))
-                written.replace(self._lock)
+                put_in_place(written, self._lock)
         return found
 
     def _locked(self) -> dict[str, str]:

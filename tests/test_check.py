@@ -70,7 +70,7 @@ def leave_files(services: Services) -> None:
 
 
 def lose_jobs(services: Services) -> None:
-    with services._database.transaction() as db:
+    with services.database.transaction() as db:
         db.execute("UPDATE documents SET state = 'queued'")
         db.execute("DELETE FROM jobs")
 

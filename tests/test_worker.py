@@ -345,7 +345,7 @@ def test_a_catalog_that_cannot_be_written_for_a_while_costs_no_attempt(tmp_path:
     ingest = {"workers": 1, "attempts": 1, "backoff_seconds": 0.05, "batch_pages": 4, "dpi": 50}
     settings = load_settings({"data_dir": tmp_path / "data", "ingest": ingest})
     with Services(settings, command="test") as services:
-        services._database.connection.execute("PRAGMA busy_timeout = 1")
+        services.database.connection.execute("PRAGMA busy_timeout = 1")
         other = sqlite3.connect(
             settings.data_dir / "catalog.sqlite", isolation_level=None, check_same_thread=False
         )

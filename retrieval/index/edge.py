@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pageglass.durable import make_folder, put_in_place
 from pageglass.errors import IndexMismatch, StoreError
 from pageglass.types import PageRef
 from retrieval.encoders import SparseVector, Vector, Vectors
@@ -57,7 +58,7 @@ class EdgeIndex:
         else:
             # Without a manifest, whatever stands here is a creation cut short.
             shutil.rmtree(self.folder, ignore_errors=True)
-            shard.mkdir(parents=True)
+            make_folder(shard)
             self._shard = _guarded(
                 lambda: _edge().EdgeShard.create(str(shard), _config(spec)), self.folder
             )
@@ -67,7 +68,9 @@ class EdgeIndex:
                     edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword)
                 )
             self._shard.flush()
-            manifest.write_text(json.dumps(spec.manifest(), indent=1))
+            written = manifest.with_suffix(".new")
+            written.write_text(json.dumps(spec.manifest(), indent=1))
+            put_in_place(written, manifest)
 
     def upsert(self, points: Sequence[PagePoint]) -> None:
         """Write points; a page that is there already is replaced."""
