@@ -25,6 +25,7 @@ from api.owner import owner_of
 from api.printing import calibration, megabytes
 from api.vision import VisionModels, load_vision_models
 from pageglass.errors import ModelError, PageglassError, UsageError
+from pageglass.replies import ACCEPT_ENCODING, ReplyRefused, bounded
 from pageglass.settings import Settings
 from pageglass.types import Page, PageRef, Word
 from retrieval.checkpoints import ModelName
@@ -38,6 +39,7 @@ from retrieval.vlms import Message, Vlm
 _PACKAGES = (
     "fastapi",
     "httpx",
+    "httpx2",
     "huggingface_hub",
     "imagehash",
     "ir-measures",
@@ -73,6 +75,7 @@ _MODEL_PACKAGES = (
 )
 _FREE_BYTES = 2_000_000_000
 _SERVER_SECONDS = 10.0
+_LIST_BYTES = 16 << 20
 _SLOW_SECONDS = 5.0
 _SHOWN_MODELS = 10
 _HELLO = "Do you read me?"
@@ -420,11 +423,24 @@ def _served(section: str, url: str, api_key: SecretStr | None, model: str | None
     list_url = f"{url.rstrip('/')}/models"
     until_then = "; until then the pages are quoted" if section == "answer" else ""
     try:
-        response = httpx.get(list_url, headers=headers, timeout=_SERVER_SECONDS)
+        with httpx.Client(
+            headers=headers | {"Accept-Encoding": ACCEPT_ENCODING},
+            timeout=_SERVER_SECONDS,
+            event_hooks={"response": [bounded(_LIST_BYTES, _SERVER_SECONDS)]},
+        ) as http:
+            response = http.get(list_url)
         if response.status_code in (401, 403):
             return _Wrong(f"{list_url} refuses the key", f"set {section}.api_key{until_then}")
         served = [str(one["id"]) for one in response.raise_for_status().json()["data"]]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        ReplyRefused,
+        RecursionError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
         return _Wrong(
             f"no answer from {list_url}: {_first_line(error)}",
             f"start the model's server, or correct {section}.url{until_then}",

@@ -26,7 +26,11 @@ from pageglass.errors import (
     ServerError,
     UsageError,
 )
+from pageglass.replies import ACCEPT_ENCODING, ReplyRefused
 from pageglass.types import DEFAULT_COLLECTION, Box, DocumentState, JobState
+
+REPLY_BYTES = 256 << 20
+"""The longest reply that is read, in bytes."""
 
 LONGEST_PAUSE = 30.0
 """Seconds; a server that wants a longer pause before the next try is not tried again."""
@@ -341,7 +345,8 @@ def connection(url: str, key: str | None, timeout: float) -> Connection:
         raise UsageError("the API key has characters that are in no key: is all of it there?")
     return {
         "base_url": url,
-        "headers": {} if key is None else {"Authorization": f"Bearer {key}"},
+        "headers": {"Accept-Encoding": ACCEPT_ENCODING}
+        | ({} if key is None else {"Authorization": f"Bearer {key}"}),
         "timeout": httpx.Timeout(timeout, connect=min(timeout, 10.0)),
     }
 
@@ -355,7 +360,7 @@ class Tries:
     left: int
     backoff: float = 0.2
 
-    def pause_after(self, failed: httpx.Response | httpx.HTTPError) -> float:
+    def pause_after(self, failed: httpx.Response | httpx.HTTPError | ReplyRefused) -> float:
         """Seconds to wait before the next try; the error is raised where there is none."""
         if isinstance(failed, httpx.Response):
             # It was turned away before anything was done.
@@ -452,7 +457,7 @@ class Events:
         """ServerError where the stream breaks off before the answer."""
         try:
             yield
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ReplyRefused) as error:
             raise unanswered(self._url, error) from None
         if not self.ended:
             raise ServerError(f"the server at {self._url} broke off before the answer: ask again")
@@ -491,8 +496,10 @@ def _as_error(url: str, problem: wire.Problem, retry_after: float | None = None)
     return ServerError(f"{problem.detail} (from the server at {url})")
 
 
-def unanswered(url: str, error: httpx.HTTPError) -> ServerError:
+def unanswered(url: str, error: httpx.HTTPError | ReplyRefused) -> ServerError:
     """That the server did not answer, or not to the end."""
+    if isinstance(error, ReplyRefused):
+        return ServerError(f"the server at {url} {error}: is it a Pageglass server?")
     if isinstance(error, httpx.TimeoutException):
         return ServerError(f"the server at {url} did not answer in time")
     why = error or type(error).__name__

@@ -28,6 +28,7 @@ from anyio import to_thread
 
 from pageglass import calls, wire
 from pageglass.calls import AskEvent, Call, Destination, File, Scope, Selection, Tries, View
+from pageglass.replies import ReplyRefused, bounded, bounded_async
 from pageglass.types import JobState
 
 _ENDED: tuple[JobState, ...] = ("done", "dead", "cancelled")
@@ -39,7 +40,8 @@ class Client:
     """A server at ``url`` (http://host:port), with an API ``key`` where it needs one.
 
     What the server is too busy for, and calls that broke off and may be sent twice, are tried
-    ``retries`` times more. ``timeout`` is how long it may be silent, in seconds.
+    ``retries`` times more. ``timeout`` is how long it may be silent, and how long the reply to
+    anything but a streamed question may take to arrive, in seconds.
     """
 
     def __init__(
@@ -53,7 +55,11 @@ class Client:
     ) -> None:
         self.url = url
         self._retries = retries
-        self._http = httpx.Client(**calls.connection(url, key, timeout), transport=transport)
+        self._http = httpx.Client(
+            **calls.connection(url, key, timeout),
+            transport=transport,
+            event_hooks={"response": [bounded(calls.REPLY_BYTES, timeout)]},
+        )
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -185,7 +191,7 @@ class Client:
                 with closing(response):
                     response.read()
                 failed = response
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ReplyRefused) as error:
                 failed = error
             time.sleep(tries.pause_after(failed))
 
@@ -204,7 +210,11 @@ class AsyncClient:
     ) -> None:
         self.url = url
         self._retries = retries
-        self._http = httpx.AsyncClient(**calls.connection(url, key, timeout), transport=transport)
+        self._http = httpx.AsyncClient(
+            **calls.connection(url, key, timeout),
+            transport=transport,
+            event_hooks={"response": [bounded_async(calls.REPLY_BYTES, timeout)]},
+        )
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -340,7 +350,7 @@ class AsyncClient:
                 async with aclosing(response):
                     await response.aread()
                 failed = response
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, ReplyRefused) as error:
                 failed = error
             await anyio.sleep(tries.pause_after(failed))
 

@@ -23,10 +23,12 @@ import math
 import re
 import sys
 import threading
+import zlib
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
@@ -51,6 +53,13 @@ Misbehaviour = Literal[
     "no_logprobs",  # logprobs are left out
     "cut_stream",  # the connection is closed in the middle of a stream
     "unfinished_stream",  # a stream ends in order, but in the middle
+    "endless",  # 200 with a body without end, or a stream's line without end; the models', too
+    "endless_error",  # 400 with a body without end
+    "bomb",  # 200 with a gigabyte in a megabyte of gzip
+    "unasked_coding",  # 200 with a Content-Encoding that no client of ours asks for
+    "broken_gzip",  # 200 with a body that is not the gzip that it is said to be
+    "trickling",  # 200 and a byte of the body every tenth of a second
+    "redirecting",  # 307 to server.redirect_to
 ]
 
 _PAGE = re.compile(r"<page\s+number=\"?(\d+)\"?[^>]*>(.*?)</page>", re.DOTALL | re.IGNORECASE)
@@ -96,6 +105,11 @@ class OpenAIServer:
     transcription: str = "NONE"
     saying: str | None = None
     """What the model answers, whatever it is asked, where it is set."""
+    body: bytes | None = None
+    """What comes for every completion, or as every event of a stream, where it is set."""
+    redirect_to: str = ""
+    sent: int = 0
+    """Bytes of bodies without end that clients took."""
     retry_after: str = "0"
     pause: float = 0.2
     fingerprint: str | None = "fp_test"
@@ -173,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not self._is_admitted({}):
             return
+        if self._is_odd():
+            return
         if self.path == "/v1/models":
             model = {"id": self.server.told.model, "object": "model", "created": 1, "owned_by": "t"}
             self._json(200, {"object": "list", "data": [model]})
@@ -186,6 +202,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path != "/v1/chat/completions":
             self._error(404, "no such path")
+        elif self._is_odd() or self._is_verbatim(body):
+            pass
         elif server._takes("hanging"):
             server._ended.wait()
             self.close_connection = True
@@ -207,6 +225,55 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"<html>Welcome</html>")
         else:
             self._complete(body)
+
+    def _is_odd(self) -> bool:
+        """Whether this was answered with what is no reply."""
+        server = self.server.told
+        if server._takes("redirecting"):
+            self._send(307, b"", {"Location": server.redirect_to + self.path})
+        elif server._takes("endless_error"):
+            self._endless(400, "application/json", b'{"error": {"message": "', b"no " * 20_000)
+        elif server._takes("endless"):
+            kind, begin = "application/json", b'{"data": "'
+            if server.requests[-1].body.get("stream"):
+                kind, begin = "text/event-stream", b"data: "
+            self._endless(200, kind, begin, b" " * 60_000)
+        elif server._takes("bomb"):
+            self._send(200, _bomb(), {"Content-Encoding": "gzip"})
+        elif server._takes("unasked_coding"):
+            self._send(200, b"\x0b\x00", {"Content-Encoding": "br"})
+        elif server._takes("broken_gzip"):
+            self._send(200, b"{}", {"Content-Encoding": "gzip"})
+        elif server._takes("trickling"):
+            self._endless(200, "application/json", b"", b" ", pause=0.1)
+        else:
+            return False
+        return True
+
+    def _is_verbatim(self, asked: dict[str, Any]) -> bool:
+        body = self.server.told.body
+        if body is None:
+            return False
+        if asked.get("stream"):
+            body = b"data: " + body + b"\n\n"
+            self._send(200, body + b"data: [DONE]\n\n", kind="text/event-stream")
+        else:
+            self._send(200, body)
+        return True
+
+    def _endless(
+        self, status: int, kind: str, begin: bytes, more: bytes, *, pause: float = 0
+    ) -> None:
+        server = self.server.told
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        self.wfile.write(begin)
+        while not server._ended.wait(pause):
+            self.wfile.write(more)
+            server.sent += len(more)
 
     def _is_admitted(self, body: dict[str, Any]) -> bool:
         server = self.server.told
@@ -289,14 +356,27 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, json.dumps(value).encode(), headers)
 
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+    def _send(
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        kind: str = "application/json",
+    ) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+@cache
+def _bomb() -> bytes:
+    zipper = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    return b"".join(zipper.compress(bytes(1 << 20)) for _ in range(1024)) + zipper.flush()
 
 
 def _answer(body: dict[str, Any], server: OpenAIServer) -> tuple[list[str], str]:

@@ -18,7 +18,7 @@ import pytest
 from api.doctor import _MODEL_PACKAGES, _PACKAGES, Check, check_all
 from pageglass.settings import load_settings
 from tests import tiny_text, tiny_visual, tiny_vlm
-from tests.openai_server import OpenAIServer, openai_server
+from tests.openai_server import Misbehaviour, OpenAIServer, openai_server
 from tests.tiny import pdf
 
 ROOT = Path(__file__).parents[1]
@@ -237,6 +237,18 @@ def test_a_server_that_is_gone_or_refuses_is_said_with_what_helps(tmp_path: Path
     for check in (gone, elsewhere, answering(tmp_path, "no url")):
         assert check.ok is False
         assert "\n" not in check.found
+
+
+@pytest.mark.parametrize("fault", ["endless", "endless_error", "bomb", "trickling", "redirecting"])
+def test_an_odd_server_is_no_server(
+    server: OpenAIServer, tmp_path: Path, fault: Misbehaviour
+) -> None:
+    server.redirect_to = NOBODY
+    server.misbehave(fault)
+    odd = answering(tmp_path, server.url)
+    assert odd.ok is False and odd.found.startswith(f"no answer from {server.url}/models: ")
+    assert "\n" not in odd.found
+    assert server.sent < 40 << 20
 
 
 def test_a_reranking_server_is_looked_at_by_itself(server: OpenAIServer, tmp_path: Path) -> None:

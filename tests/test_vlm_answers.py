@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from generate.answer import Answerer
+from generate.json_objects import json_objects
 from generate.models import Asked, BrokenReply
 from generate.models.extractive import ExtractiveModel
 from generate.models.vlm import VlmAnsweringModel, _AnswerStream, read_reply, transcribe
@@ -251,6 +252,17 @@ def test_words_and_fences_around_the_json_are_passed_over() -> None:
 def test_what_is_no_such_json_is_a_broken_reply(reply: str) -> None:
     with pytest.raises(BrokenReply):
         read_reply(reply, REFS)
+
+
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e999", "9" * 5000])
+def test_what_cannot_be_sent_on_as_json_is_passed_over(odd: str) -> None:
+    assert list(json_objects(f'{{"value": {odd}}} or {{"value": 4}}')) == [{"value": 4}]
+
+
+def test_half_a_character_is_left_out() -> None:
+    assert list(json_objects(r'{"val\ud83due": ["\udea2 at 9", "\ud83d\udea2"]}')) == [
+        {"value": [" at 9", "\U0001f6a2"]}
+    ]
 
 
 def test_found_false_is_no_support_whatever_is_said() -> None:

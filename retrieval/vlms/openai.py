@@ -18,20 +18,30 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from itertools import count
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from pageglass import prompts, tracing
 from pageglass.cancellation import current
 from pageglass.errors import ModelError, ModelServerError, ModelTimeout, PromptTooLong
+from pageglass.replies import ReplyRefused
 from retrieval.vlms import Message, Prompt, PromptImage, Reply, YesAnswers
 
 if TYPE_CHECKING:
     from openai import APIError, APIStatusError, AsyncOpenAI
-    from openai.types import CompletionUsage
-    from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 Result = TypeVar("Result")
+Read = TypeVar("Read", bound=BaseModel)
 
 IMAGE_PIXELS = 1540
 """Longest side shown where the settings name none: the small print of an A4 page is legible, and a
@@ -45,6 +55,99 @@ _RETRYABLE = frozenset({408, 409, 429})
 _TOO_LONG = re.compile(r"context (?:length|size|window)|maximum model length", re.IGNORECASE)
 # The most that OpenAI gives, and vLLM unless it is told otherwise.
 _TOP_LOGPROBS = 20
+# The longest tokens there are have 128 characters.
+_TOKEN_CHARACTERS = 128
+_NAME_CHARACTERS = 200
+_MOST_TOKENS = 10**9
+
+
+# What a server says, as far as it is read. Only what an answer cannot do without makes a reply
+# useless; whatever else is not of its form is as if it were not there.
+
+
+def _if_valid(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+def _text(content: Any) -> Any:
+    """The text of content in parts, which some servers write in place of a string."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def _name(value: Any) -> Any:
+    return "".join(filter(str.isprintable, value))[:_NAME_CHARACTERS] if type(value) is str else ""
+
+
+_Optional = WrapValidator(_if_valid)
+_Content = Annotated[str | None, BeforeValidator(_text)]
+_Name = Annotated[str, BeforeValidator(_name)]
+_Count = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(from_attributes=True, frozen=True)
+
+
+class _Usage(_Said):
+    prompt_tokens: _Count
+    completion_tokens: _Count
+
+
+class _TopWord(_Said):
+    token: str
+    logprob: float
+
+
+class _Word(_Said):
+    top_logprobs: list[_TopWord] = []
+
+
+class _Logprobs(_Said):
+    content: list[_Word] = []
+
+
+class _Message(_Said):
+    content: _Content = None
+
+
+class _Choice(_Said):
+    message: _Message
+    finish_reason: Annotated[str | None, _Optional] = None
+    logprobs: Annotated[_Logprobs | None, _Optional] = None
+
+
+class _Origin(_Said):
+    model: _Name = ""
+    system_fingerprint: _Name = ""
+    usage: Annotated[_Usage | None, _Optional] = None
+
+
+class _Completion(_Origin):
+    choices: Annotated[list[_Choice], Field(min_length=1)]
+
+
+class _PieceOfChoice(_Said):
+    delta: _Message | None = None
+    finish_reason: Annotated[str | None, _Optional] = None
+
+
+class _Piece(_Origin):
+    # The last one tells the usage and has no choice.
+    choices: list[_PieceOfChoice] | None = None
+
+
+class _Model(_Said):
+    id: str
+
+
+class _Models(_Said):
+    data: list[Annotated[_Model | None, _Optional]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +244,7 @@ class OpenAIVlm:
         async def ask(call: _Call) -> YesAnswers:
             slots = asyncio.Semaphore(_AT_ONCE)
 
-            async def one(prompt: Prompt) -> ChatCompletion:
+            async def one(prompt: Prompt) -> _Completion:
                 async with slots:
                     return await self._next_word(call, prompt)
 
@@ -154,7 +257,7 @@ class OpenAIVlm:
             input_tokens, output_tokens = _tokens(word.usage for word in words)
             return YesAnswers(
                 probabilities=tuple(self._yes(word) for word in words),
-                model=_version(words[0]) if words else self.name,
+                model=_version(words[0], self.name) if words else self.name,
                 input_tokens=input_tokens,
                 output_tokens=output_tokens,
             )
@@ -165,9 +268,13 @@ class OpenAIVlm:
         """See Vlm: its server lists its models."""
 
         async def ask(call: _Call) -> None:
-            await _models(call.client)
+            await self._listed(call)
 
         self._run(ask, seconds)
+
+    def served(self, *, seconds: float) -> list[str]:
+        """The names of the models that the server lists; errors as of ``check``."""
+        return self._run(self._listed, seconds)
 
     def close(self) -> None:
         """Close the connections; calls under way end with ModelServerError."""
@@ -206,10 +313,12 @@ class OpenAIVlm:
     async def _whole(self, call: _Call, request: dict[str, Any]) -> Reply:
         completion = await self._complete(call, request)
         choice = completion.choices[0]
+        text = choice.message.content or ""
+        self._check_length(text, request)
         return Reply(
-            choice.message.content or "",
+            text,
             choice.finish_reason == "length",
-            _version(completion),
+            _version(completion, self.name),
             *_tokens([completion.usage]),
         )
 
@@ -222,28 +331,28 @@ class OpenAIVlm:
                 **_joined(request), stream=True, stream_options={"include_usage": True}
             )
             async with stream:
-                chunk: ChatCompletionChunk
-                async for chunk in stream:
-                    model, usage = _version(chunk), chunk.usage or usage
-                    # The last chunk tells the usage and has no choice.
-                    for choice in chunk.choices[:1]:
+                async for came in stream:
+                    said = self._read(_Piece, came)
+                    model, usage = _version(said, model), said.usage or usage
+                    for choice in (said.choices or [])[:1]:
                         finish = choice.finish_reason or finish
-                        if piece := choice.delta.content:
+                        if piece := choice.delta.content if choice.delta else None:
                             text += piece
+                            self._check_length(text, request)
                             hand(piece)
             _note(span, model, usage)
         if finish is None:
             raise self._error("ended its answer in the middle: ask again")
         return Reply(text, finish == "length", model, *_tokens([usage]))
 
-    async def _next_word(self, call: _Call, prompt: Prompt) -> ChatCompletion:
+    async def _next_word(self, call: _Call, prompt: Prompt) -> _Completion:
         request = await self._request(call, prompt, tokens=1)
         request |= {"logprobs": True, "top_logprobs": _TOP_LOGPROBS}
         return await self._trying(call, lambda: self._complete(call, request))
 
     async def _request(self, call: _Call, prompt: Prompt, tokens: int) -> dict[str, Any]:
         if self._model is None:
-            listed = await self._trying(call, lambda: _models(call.client))
+            listed = await self._trying(call, lambda: self._listed(call))
             if not listed:
                 raise self._error("serves no model: start it with one")
             self._model = listed[0]
@@ -255,14 +364,35 @@ class OpenAIVlm:
             "extra_headers": {"Idempotency-Key": str(uuid.uuid4())},
         }
 
-    async def _complete(self, call: _Call, request: dict[str, Any]) -> ChatCompletion:
+    async def _complete(self, call: _Call, request: dict[str, Any]) -> _Completion:
         with self._calling(request) as span:
-            completion: Any = await call.client.chat.completions.create(**_joined(request))
-            choices = getattr(completion, "choices", None)
-            if not choices or not getattr(choices[0], "message", None):
-                raise self._error(f"answers without an answer: {self._check_url}")
-            _note(span, _version(completion), completion.usage)
+            # As it came: the library hands on whatever stands there, whether of its form or not.
+            raw: Any = await call.client.chat.completions.with_raw_response.create(
+                **_joined(request)
+            )
+            completion = self._read(_Completion, raw.http_response.content)
+            _note(span, _version(completion, self.name), completion.usage)
         return completion
+
+    async def _listed(self, call: _Call) -> list[str]:
+        raw = await call.client.models.with_raw_response.list()
+        listed = self._read(_Models, raw.http_response.content)
+        return [model.id for model in listed.data or () if model is not None]
+
+    def _read(self, form: type[Read], said: Any) -> Read:
+        """``said``, JSON or what the library made of it; ModelServerError where it is useless."""
+        try:
+            if isinstance(said, bytes):
+                return form.model_validate_json(said)
+            return form.model_validate(said)
+        except ValidationError as error:
+            if error.errors()[0]["type"] == "json_invalid":
+                raise self._error(f"answers no JSON: {self._check_url}") from None
+            raise self._error(f"answers without an answer: {self._check_url}") from None
+
+    def _check_length(self, text: str, request: Mapping[str, Any]) -> None:
+        if len(text) > _TOKEN_CHARACTERS * request["max_tokens"]:
+            raise self._error(f"says more than the {request['max_tokens']:,} tokens it was allowed")
 
     def _calling(self, request: Mapping[str, Any]) -> AbstractContextManager[tracing.Span]:
         """The span of one call, by the names that OpenTelemetry has for them."""
@@ -340,12 +470,17 @@ class OpenAIVlm:
             ) from None
         if isinstance(error, openai.APIError):
             raise self._explained(error) from error
-        if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        if isinstance(error, ReplyRefused):
+            raise self._error(f"{error}: {self._check_url}") from None
+        # Numbers of thousands of digits and brackets in thousands of brackets, too.
+        if isinstance(error, (ValueError, RecursionError)):
             raise self._error(f"answers no JSON: {self._check_url}") from None
         raise error
 
     def _start(self) -> tuple[asyncio.AbstractEventLoop, AsyncOpenAI]:
         import openai
+
+        from retrieval.vlms.http import http_client
 
         with self._lock:
             if self._running is None:
@@ -355,13 +490,14 @@ class OpenAIVlm:
                     api_key=self._api_key or "none",
                     timeout=openai.Timeout(None, connect=_CONNECT_SECONDS),
                     max_retries=0,
+                    http_client=http_client(),
                 )
                 loop = asyncio.new_event_loop()
                 threading.Thread(target=_serve, args=(loop,), name="vlm", daemon=True).start()
                 self._running = loop, client
             return self._running
 
-    def _yes(self, word: ChatCompletion) -> float:
+    def _yes(self, word: _Completion) -> float:
         logprobs = word.choices[0].logprobs
         first = logprobs.content[0] if logprobs and logprobs.content else None
         if first is None or not first.top_logprobs:
@@ -372,7 +508,7 @@ class OpenAIVlm:
         shares = {"yes": 0.0, "no": 0.0}
         for top in first.top_logprobs:
             written = top.token.strip(" \n\t▁").lower()
-            if written in shares:
+            if written in shares and not math.isnan(top.logprob):
                 # Some servers write 0 and above for what is certain.
                 shares[written] += math.exp(min(0.0, top.logprob))
         both = sum(shares.values())
@@ -381,7 +517,7 @@ class OpenAIVlm:
     def _explained(self, error: APIError) -> ModelError:
         import openai
 
-        said = " ".join(error.message.split())[:300]
+        said = "".join(filter(str.isprintable, " ".join(error.message.split())))[:300]
         if isinstance(error, openai.BadRequestError) and _TOO_LONG.search(said):
             return PromptTooLong(
                 f"the pages are more than {self._model} can read ({said}): lower answer.pages or"
@@ -428,18 +564,11 @@ def _joined(request: Mapping[str, Any]) -> dict[str, Any]:
     return {**request, "extra_headers": request["extra_headers"] | tracing.headers()}
 
 
-def _note(span: tracing.Span, model: str, usage: CompletionUsage | None) -> None:
+def _note(span: tracing.Span, model: str, usage: _Usage | None) -> None:
     span.set("gen_ai.response.model", model)
     if usage is not None:
         span.set("gen_ai.usage.input_tokens", usage.prompt_tokens)
         span.set("gen_ai.usage.output_tokens", usage.completion_tokens)
-
-
-async def _models(client: AsyncOpenAI) -> list[str]:
-    # As it came: of a page of HTML, which a wrong address gives, the library makes no list.
-    listed: Any = (await client.models.with_raw_response.list()).http_response.json()
-    models: Any = listed.get("data") if isinstance(listed, dict) else None
-    return [model["id"] for model in models or () if isinstance(model, dict) and "id" in model]
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -456,12 +585,14 @@ def _part(part: str | PromptImage) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _version(answer: ChatCompletion | ChatCompletionChunk) -> str:
-    fingerprint = answer.system_fingerprint
-    return f"{answer.model}@{fingerprint}" if fingerprint else answer.model
+def _version(said: _Origin, asked: str) -> str:
+    """The name and version the server gives itself; ``asked`` where it gives no name."""
+    if not said.model:
+        return asked
+    return f"{said.model}@{said.system_fingerprint}" if said.system_fingerprint else said.model
 
 
-def _tokens(usages: Iterable[CompletionUsage | None]) -> tuple[int | None, int | None]:
+def _tokens(usages: Iterable[_Usage | None]) -> tuple[int | None, int | None]:
     """Input and output tokens in all; None where a usage is missing."""
     counted = list(usages)
     known = [usage for usage in counted if usage is not None]
