@@ -126,6 +126,11 @@ class Metrics:
         documents, pages = self._services.catalog.counts()
         yield _by_state("pageglass_documents", "Documents by state.", documents)
         yield _by_state("pageglass_jobs", "Jobs by state.", self._services.job_counts())
+        yield GaugeMetricFamily(
+            "pageglass_collections_waiting",
+            "Collections with a job that waits.",
+            self._services.jobs.collections_waiting(),
+        )
         yield GaugeMetricFamily("pageglass_pages", "Pages that are kept.", sum(pages.values()))
         yield CounterMetricFamily(
             "pageglass_ingested_pages",

@@ -529,8 +529,11 @@ class Services:
         name: str,
         collection: str = DEFAULT_COLLECTION,
         source: str | None = None,
+        uploader: str | None = None,
     ) -> Document:
         """Accept an upload: stored and queued when this returns, indexed by the worker.
+
+        ``uploader`` is the id of the key that brings it, for its turns in the queue.
 
         ``source`` says where the file comes from: a second upload from the same place replaces
         the first. Without one, uploads of different bytes are different documents.
@@ -541,6 +544,7 @@ class Services:
             collection=collection,
             source=source or f"upload:{name}:{time.time_ns()}",
             name=name,
+            uploader=uploader,
         ).document
 
     def start_worker(self, *, progress: Progress | None = None) -> None:

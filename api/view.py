@@ -104,7 +104,13 @@ class View:
     ) -> Document:
         """See Services.add. Without a collection it goes to the caller's only one, or to the
         default one."""
-        return self.services.add(data, name=name, collection=self.home(collection), source=source)
+        return self.services.add(
+            data,
+            name=name,
+            collection=self.home(collection),
+            source=source,
+            uploader=self.access.key_id,
+        )
 
     def home(self, collection: str | None) -> str:
         """The collection that documents are added to; KeyForbidden."""

@@ -672,8 +672,9 @@ class Catalog:
     @staticmethod
     def _requeue(db: sqlite3.Connection, id: str) -> None:
         db.execute(
-            "INSERT INTO jobs (document, state, priority, queued_at)"
-            " VALUES (?, 'queued', 10, CAST(strftime('%s', 'now') AS REAL))"
+            "INSERT INTO jobs (document, collection, state, priority, queued_at)"
+            " SELECT id, collection, 'queued', 10, CAST(strftime('%s', 'now') AS REAL)"
+            " FROM documents WHERE id = ?"
             # An attempt that is under way does not know of it, and loses the document.
             " ON CONFLICT (document) DO UPDATE SET state = 'queued', priority = 10, attempts = 0,"
             " run_after = 0, reason = NULL, ended_at = NULL, worker = NULL, lease_until = NULL"

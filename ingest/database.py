@@ -143,7 +143,26 @@ CREATE TABLE thresholds (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS = (_V1, _V2, _V3, _V4)
+_V5 = """
+-- Whose a job is: its document's collection, and the key that added it ('' for this machine's own).
+ALTER TABLE jobs ADD COLUMN collection TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN uploader TEXT NOT NULL DEFAULT '';
+UPDATE jobs SET collection = (SELECT collection FROM documents WHERE id = jobs.document);
+DROP INDEX jobs_queue;
+CREATE INDEX jobs_queue ON jobs (priority DESC, collection, uploader, queued_at)
+    WHERE state = 'queued';
+-- Fair turns (ingest.jobs), in weighted pages. A flow is a collection (within is '') or an uploader
+-- within a collection; one without a row starts at the clock.
+CREATE TABLE turns (
+    within TEXT NOT NULL,
+    flow TEXT NOT NULL,
+    start REAL NOT NULL,
+    PRIMARY KEY (within, flow)
+) WITHOUT ROWID;
+CREATE TABLE turn_clocks (within TEXT PRIMARY KEY, clock REAL NOT NULL) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
 """What makes version n of version n - 1. Never change one that was released: add another."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -2,6 +2,12 @@
 
 States: ``queued`` (perhaps waiting for its next attempt), ``running``, and the ends ``done``,
 ``dead`` (the dead letters) and ``cancelled``. A person's upload goes before a folder's backlog.
+
+Among jobs of a priority, collections take fair turns by pages, and uploaders within a collection:
+start-time fair queueing (P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996), hierarchical. A flow's start
+tag is ``max(clock, tag)``; the least one is served and becomes the clock; serving ``n`` pages adds
+``n / weight`` to the tag. A document costs one page to open, and its pages as they are stored, so
+that the tags are right whatever is cut short. Within a flow the first come is first served.
 """
 
 from __future__ import annotations
@@ -10,7 +16,7 @@ import json
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ingest.database import Database
 from ingest.failures import Failure
@@ -29,6 +35,7 @@ _WITHIN = (
     "(:collections IS NULL OR EXISTS (SELECT 1 FROM documents w WHERE w.id = j.document"
     " AND w.collection IN (SELECT value FROM json_each(:collections))))"
 )
+_DUE = "state = 'queued' AND (run_after <= :now OR run_after > :now + :far)"
 _CANCELLED = "cancelled: `pageglass retry` goes on with it"
 
 
@@ -51,12 +58,18 @@ class Jobs:
 
     # Into the queue
 
-    def add(self, document_id: str, priority: int) -> None:
-        """Queue work on a document at once; a live job keeps its place or gains priority."""
+    def add(self, document_id: str, priority: int, uploader: str | None = None) -> None:
+        """Queue work on a document at once; a live job keeps its place or gains priority.
+
+        ``uploader`` is the id of the key that added it; None leaves the one known before.
+        """
         with self._db.transaction() as db:
             db.execute(
-                "INSERT INTO jobs (document, state, priority, queued_at)"
-                " VALUES (?1, 'queued', ?2, ?3) ON CONFLICT (document) DO UPDATE SET"
+                "INSERT INTO jobs (document, collection, uploader, state, priority, queued_at)"
+                " SELECT id, collection, COALESCE(?4, ''), 'queued', ?2, ?3 FROM documents"
+                " WHERE id = ?1 ON CONFLICT (document) DO UPDATE SET"
+                " uploader = CASE WHEN state IN ('queued', 'running')"
+                "  THEN uploader ELSE COALESCE(?4, uploader) END,"
                 " priority = CASE WHEN state IN ('queued', 'running')"
                 "  THEN MAX(priority, ?2) ELSE ?2 END,"
                 " queued_at = CASE WHEN state IN ('queued', 'running') THEN queued_at ELSE ?3 END,"
@@ -65,7 +78,7 @@ class Jobs:
                 " run_after = 0,"
                 " state = CASE state WHEN 'running' THEN 'running' ELSE 'queued' END,"
                 " started_at = CASE state WHEN 'running' THEN started_at END, ended_at = NULL",
-                (document_id, priority, self._clock()),
+                (document_id, priority, self._clock(), uploader),
             )
 
     def add_lacking(self, stages: Sequence[str]) -> int:
@@ -130,15 +143,24 @@ class Jobs:
                 " state = 'running' AND (lease_until < ?1 OR lease_until > ?1 + ?2)",
                 (now, lease + 60),
             )
+            due = {"now": now, "far": 2 * _LONGEST_BACKOFF}
             rows = db.execute(
-                "SELECT document FROM jobs WHERE state = 'queued'"
-                " AND (run_after <= ?1 OR run_after > ?1 + ?2)"
-                " ORDER BY priority DESC, queued_at, rowid LIMIT ?3",
-                (now, 2 * _LONGEST_BACKOFF, leave + 1),
+                f"SELECT priority FROM jobs WHERE {_DUE}"  # noqa: S608 - constants
+                " ORDER BY priority DESC LIMIT :most",
+                {**due, "most": leave + 1},
             ).fetchall()
             if len(rows) <= leave:
                 return None
-            id: str = rows[0]["document"]
+            due["priority"] = rows[0]["priority"]
+            collection = self._take_turn(db, "", self._flows(due))
+            uploader = self._take_turn(db, collection, self._flows(due, collection))
+            id: str = db.execute(
+                f"SELECT document FROM jobs WHERE {_DUE} AND priority = :priority"  # noqa: S608
+                " AND collection = :collection AND uploader = :uploader"
+                " ORDER BY queued_at, rowid LIMIT 1",
+                {**due, "collection": collection, "uploader": uploader},
+            ).fetchone()["document"]
+            self._charge(db, id, 1)
             db.execute(
                 "UPDATE jobs SET state = 'running', attempts = attempts + 1, worker = ?2,"
                 " lease_until = ?3, started_at = ?4,"
@@ -163,10 +185,38 @@ class Jobs:
                 > 0
             )
 
-    def progressed(self, document_id: str) -> None:
-        """Attempts count those without progress, however often a long run is cut short."""
+    def progressed(self, document_id: str, pages: int = 0) -> None:
+        """So many ``pages`` more were stored, which count in the turns.
+
+        Attempts count those without progress, however often a long run is cut short.
+        """
         with self._db.transaction(redone=True) as db:
             db.execute("UPDATE jobs SET attempts = 1 WHERE document = ?", (document_id,))
+            self._charge(db, document_id, pages)
+
+    def turn_is_over(self, document_id: str, pages: int) -> bool:
+        """Whether a document in work has had ``pages`` more, by its weight, than another flow whose
+        job of the same priority is due."""
+        with self._db.lock:
+            db, job = self._db.connection, self._row(document_id)
+            due = {
+                "now": self._clock(),
+                "far": 2 * _LONGEST_BACKOFF,
+                "priority": job["priority"],
+            }
+            for within, own, flows in (
+                ("", job["collection"], self._flows(due)),
+                (job["collection"], job["uploader"], self._flows(due, job["collection"])),
+            ):
+                clock, tags = _turns(db, within)
+                ahead = pages / self._weight(within, own)
+                if any(
+                    tags.get(own, clock) - max(clock, tags.get(flow, clock)) >= ahead
+                    for flow in flows
+                    if flow != own
+                ):
+                    return True
+        return False
 
     def attempts(self, document_id: str) -> int:
         """How often work was begun since it last made progress."""
@@ -271,6 +321,13 @@ class Jobs:
         """Jobs in work."""
         return self._count("state = 'running'")
 
+    def collections_waiting(self) -> int:
+        """Collections that have a job waiting."""
+        with self._db.lock:
+            return self._db.connection.execute(
+                "SELECT COUNT(DISTINCT collection) FROM jobs WHERE state = 'queued'"
+            ).fetchone()[0]
+
     def due(self) -> int:
         """Jobs that a worker could claim now."""
         now = self._clock()
@@ -346,6 +403,51 @@ class Jobs:
 
     # Inside
 
+    def _flows(self, due: Mapping[str, float], collection: str | None = None) -> list[str]:
+        """The collections, or the uploaders within one, that have a job of a priority due."""
+        column = "collection" if collection is None else "uploader"
+        within = "" if collection is None else " AND collection = :collection"
+        flows: list[str] = []
+        while True:
+            # One step in the index a flow: the queue may be long, and its flows few.
+            row = self._db.connection.execute(
+                f"SELECT {column} FROM jobs WHERE {_DUE} AND priority = :priority{within}"  # noqa: S608
+                f" AND {column} {'>' if flows else '>='} :last ORDER BY {column} LIMIT 1",
+                {**due, "collection": collection, "last": flows[-1] if flows else ""},
+            ).fetchone()
+            if row is None:
+                return flows
+            flows.append(row[0])
+
+    def _take_turn(self, db: sqlite3.Connection, within: str, flows: Sequence[str]) -> str:
+        """The flow whose turn it is; its start tag becomes the clock."""
+        clock, tags = _turns(db, within)
+        start, flow = min((max(clock, tags.get(flow, clock)), flow) for flow in flows)
+        db.execute("INSERT OR REPLACE INTO turn_clocks VALUES (?, ?)", (within, start))
+        column = "uploader" if within else "collection"
+        # A tag that the clock has passed says nothing any more, unless pages are still to come.
+        db.execute(
+            "DELETE FROM turns WHERE within = ?1 AND start <= ?2 AND NOT EXISTS"  # noqa: S608
+            f" (SELECT 1 FROM jobs WHERE state = 'running' AND {column} = flow"
+            "   AND (?1 = '' OR collection = ?1))",
+            (within, start),
+        )
+        return flow
+
+    def _charge(self, db: sqlite3.Connection, document_id: str, pages: int) -> None:
+        job = self._row(document_id)
+        collection, uploader = job["collection"], job["uploader"]
+        for within, flow in (("", collection), (collection, uploader)):
+            clock, _ = _turns(db, within)
+            db.execute(
+                "INSERT INTO turns VALUES (?1, ?2, ?3 + ?4)"
+                " ON CONFLICT (within, flow) DO UPDATE SET start = start + ?4",
+                (within, flow, clock, pages / self._weight(within, flow)),
+            )
+
+    def _weight(self, within: str, flow: str) -> float:
+        return 1.0 if within else self._settings.weights.get(flow, 1.0)
+
     def _select(self, where: str, values: dict[str, str | None], order: str) -> list[Job]:
         now = self._clock()
         with self._db.lock:
@@ -383,6 +485,13 @@ class Jobs:
                 " ended_at = ? WHERE document = ?",
                 (state, reason, self._clock(), document_id),
             )
+
+
+def _turns(db: sqlite3.Connection, within: str) -> tuple[float, dict[str, float]]:
+    """The clock of the flows ``within``, and the tags of those that have one."""
+    row = db.execute("SELECT clock FROM turn_clocks WHERE within = ?", (within,)).fetchone()
+    tags = db.execute("SELECT flow, start FROM turns WHERE within = ?", (within,))
+    return row["clock"] if row else 0.0, dict(tuple(tag) for tag in tags)
 
 
 def _json(values: Sequence[str] | None) -> str | None:

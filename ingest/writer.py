@@ -48,6 +48,9 @@ from retrieval.index import Index, PagePoint
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _COPIED_AT_ONCE = 64
+_TURN_BATCHES = 2
+"""A long document makes way after so many batches of pages: opening it again costs about as much as
+two pages of text."""
 
 
 class Writer:
@@ -119,13 +122,24 @@ class Writer:
         source: str,
         name: str,
         priority: int = PERSON,
+        uploader: str | None = None,
     ) -> Enqueued:
         """Keep a copy of the bytes and queue them; once this returns they cannot be lost.
+
+        ``uploader`` is the id of the key that brings them, for its turns.
 
         NotADocument where there are no bytes, LimitExceeded where there are too many, DiskFull.
         """
         return self._accept(
-            data, collection, as_text(source), as_text(name), priority, None, None, lambda: True
+            data,
+            collection,
+            as_text(source),
+            as_text(name),
+            priority,
+            None,
+            None,
+            lambda: True,
+            uploader,
         )
 
     def _accept(
@@ -138,6 +152,7 @@ class Writer:
         folder: str | None,
         state: FileState | None,
         unchanged: Callable[[], bool],
+        uploader: str | None = None,
     ) -> Enqueued:
         limit = self._settings.limits.file_mb
         self._check_room()
@@ -182,7 +197,7 @@ class Writer:
                         state=state,
                     )
                     if enqueued.new:
-                        self._jobs.add(enqueued.document.id, priority)
+                        self._jobs.add(enqueued.document.id, priority, uploader)
             except BaseException:
                 kept.unlink(missing_ok=True)
                 if suffix not in self._catalog.suffixes(sha256):
@@ -332,7 +347,10 @@ class Writer:
         """Renew the lease."""
         if not self._jobs.keep(order.document_id, order.worker):
             return "lost"
-        return "yield" if self._jobs.priority_waiting(order.priority) else "go on"
+        over = self._jobs.priority_waiting(order.priority) or self._jobs.turn_is_over(
+            order.document_id, _TURN_BATCHES * self._settings.batch_pages
+        )
+        return "yield" if over else "go on"
 
     def store(self, order: Order, encoded: Encoded) -> Verdict:
         """Keep what came of some pages: images, points, then the catalog's word for them."""
@@ -355,7 +373,7 @@ class Writer:
                     self._catalog.set_title(id, encoded.title)
                 self._catalog.record(id, encoded.pages, encoded.stages)
                 if any(result.state == "done" for result in encoded.stages):
-                    self._jobs.progressed(id)
+                    self._jobs.progressed(id, len({one.page_index for one in encoded.stages}))
             self.outage = None
             self.pages_stored += len(encoded.pages)
         self._tell(id)

@@ -111,6 +111,11 @@ class IngestSettings(_Section):
         ge=1,
         description="A worker that gives no sign this long is ended and its work done by another.",
     )
+    weights: dict[str, Weight] = Field(
+        default_factory=dict,
+        description="Share of the work by collection, where documents of several wait; 1 for"
+        " others.",
+    )
     reserve_mb: int = Field(
         default=512,
         ge=0,

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -26,14 +26,20 @@ class Queue:
 
     def __init__(self) -> None:
         database = Database(Path(":memory:"))
-        settings = IngestSettings(attempts=3, backoff_seconds=10, lease_seconds=60)
+        settings = IngestSettings(
+            attempts=3, backoff_seconds=10, lease_seconds=60, weights={"heavy": 2.0}
+        )
         self.now = 1e9
         self.catalog = Catalog(database)
         self.jobs = Jobs(database, settings, clock=lambda: self.now, jitter=lambda: 0.5)
 
-    def put(self, name: str, priority: int = FOLDER) -> str:
-        id = self.catalog.enqueue(collection="c", sha256=name, source=name, name=name).document.id
-        self.jobs.add(id, priority)
+    def put(
+        self, name: str, priority: int = FOLDER, collection: str = "c", uploader: str | None = None
+    ) -> str:
+        id = self.catalog.enqueue(
+            collection=collection, sha256=name, source=name, name=name
+        ).document.id
+        self.jobs.add(id, priority, uploader)
         self.now += 0.001
         return id
 
@@ -223,6 +229,93 @@ def test_failures_are_told_apart(error: Exception, kind: str) -> None:
     failure = classify(error)
     assert failure.kind == kind
     assert failure.reason
+
+
+# Fair turns
+
+
+def served(queue: Queue, count: int, pages: int = 1) -> list[str]:
+    """Work the next documents off; their collections and uploaders."""
+    turns: list[str] = []
+    for _ in range(count):
+        id = queue.jobs.claim("w")
+        assert id is not None
+        queue.jobs.progressed(id, pages)
+        queue.jobs.finish(id)
+        name = queue.catalog.document(id).names[0]
+        turns.append(name.partition("/")[0])
+    return turns
+
+
+def test_a_collection_s_first_file_does_not_wait_for_another_s_backlog(queue: Queue) -> None:
+    for number in range(30):
+        queue.put(f"big/{number}", collection="big")
+    served(queue, 5, pages=20)
+    queue.put("small/1", collection="small")
+    assert served(queue, 2)[0] == "small"
+    # What a person waits for goes before, whosever turn it is.
+    queue.put("small/2", collection="small")
+    queue.put("big/urgent", PERSON, collection="big")
+    assert served(queue, 2) == ["big", "small"]
+
+
+def test_uploaders_take_turns_within_a_collection_and_get_no_more_by_being_many(
+    queue: Queue,
+) -> None:
+    for number in range(20):
+        queue.put(f"one/{number}", uploader="k1")
+        queue.put(f"other/{number}", uploader="k2")
+        queue.put(f"third/{number}", collection="d", uploader="k3")
+    assert sorted(served(queue, 8)) == ["one"] * 2 + ["other"] * 2 + ["third"] * 4
+
+
+def test_a_retry_is_its_uploader_s_turn(queue: Queue) -> None:
+    id = queue.put("one", uploader="k1")
+    queue.jobs.bury(id, "no")
+    queue.jobs.retry(id)
+    queue.jobs.claim("w")
+    rows = queue.jobs._db.connection.execute(  # pyright: ignore[reportPrivateUsage]
+        "SELECT flow FROM turns WHERE within = 'c'"
+    )
+    assert [row["flow"] for row in rows] == ["k1"]
+
+
+@given(st.lists(st.integers(1, 20), min_size=60, max_size=60))
+@settings(max_examples=20, deadline=None)
+def test_collections_that_always_wait_get_pages_by_their_weights(lengths: list[int]) -> None:
+    queue = Queue()
+    for number in range(60):
+        for collection in ("heavy", "light"):
+            queue.put(f"{collection}/{number}", collection=collection)
+    pages = {"heavy": 0, "light": 0}
+    for length in lengths:
+        (collection,) = served(queue, 1, pages=length)
+        pages[collection] += length + 1
+        # Goyal et al., theorem 1: apart by the longest document of each at most.
+        assert abs(pages["heavy"] / 2 - pages["light"]) <= 21 / 2 + 21
+
+
+def test_a_long_document_makes_way_after_its_turn_and_goes_on_later(queue: Queue) -> None:
+    long = queue.put("long", collection="big")
+    assert queue.jobs.claim("w") == long
+    queue.jobs.progressed(long, 100)
+    assert not queue.jobs.turn_is_over(long, 32)  # Nobody else waits.
+    queue.put("also big", collection="big")
+    assert not queue.jobs.turn_is_over(long, 32)  # Nobody of another flow.
+    short = queue.put("short", collection="small")
+    assert queue.jobs.turn_is_over(long, 32)
+    assert not queue.jobs.turn_is_over(long, 200)
+    assert queue.jobs.put_back(long, None)
+    assert queue.jobs.claim("w") == short
+    queue.jobs.progressed(short, 1)
+    queue.jobs.finish(short)
+    # First come, first served among those of the collection.
+    assert queue.jobs.claim("w") == long
+    other = queue.put("same collection", collection="big", uploader="k9")
+    queue.jobs.progressed(long, 40)
+    assert queue.jobs.turn_is_over(long, 32)
+    assert queue.jobs.put_back(long, None)
+    assert queue.jobs.claim("w") == other
 
 
 WORKERS = st.sampled_from(["v", "w"])
