@@ -271,8 +271,8 @@ def test_what_cannot_be_fitted_is_one_line(mill: Path, tmp_path: Path) -> None:
         assert message in line
     args = ("--cases", few, "--collection", "nobody")
     empty = run("--data-dir", mill, "eval", "calibrate", *args)
-    assert empty.exit_code == 1
-    assert "no document is indexed in the collection nobody" in empty.stderr
+    assert empty.exit_code == 2
+    assert "no collection 'nobody'" in empty.stderr
     gone = run("--data-dir", mill, "eval", "calibrate", "--cases", tmp_path / "none.jsonl")
     assert gone.exit_code == 2
     assert "none.jsonl" in gone.stderr

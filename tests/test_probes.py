@@ -384,7 +384,7 @@ def test_the_command_writes_a_run_and_adds_to_it(
     assert (run.collection, run.documents[log].name) == ("default", log)
     assert len(run.documents) == 2
     nobody = invoke("--cases", "cases.jsonl", "--out", "new.json", "--collection", "nobody")
-    assert (nobody.exit_code, "in the collection nobody" in nobody.stderr) == (1, True)
+    assert (nobody.exit_code, "no collection 'nobody'" in nobody.stderr) == (2, True)
     other = invoke("--cases", "cases.jsonl", "--out", "run.json", "--scope", "collection")
     assert other.exit_code == 1
     assert "another scope" in other.stderr
