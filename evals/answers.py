@@ -81,16 +81,20 @@ def answer_format(case: Case) -> AnswerFormat:
     looks like; formats of other names are strings."""
     if not case.answerable:
         return "None"
+    if isinstance(case.answer, tuple) and len(case.answer) > 1:
+        return "List"
     named = case.answer_format.strip().lower()
+    number = _bare_number(case.gold)
+    if named == "str" and case.scale.strip() and number is not None:
+        named = ""  # What has a scale is a number, whatever it was copied from.
     for known in ("Int", "Float", "Str", "List"):
         if named == known.lower():
             return known
-    gold = (case.answer or "").strip()
     if named:
         return "Str"
+    gold = case.gold
     if gold.startswith("["):
         return "List"
-    number = _bare_number(gold)
     if number is None:
         return "Str"
     return "Int" if number.value.is_integer() and not re.search(r"[.%]", gold) else "Float"
@@ -120,9 +124,8 @@ def answer_matches(case: Case, text: str) -> float | None:
         if text.strip() in ("", NOT_FOUND):
             return 1.0
         return similarity(_clean(_UNANSWERABLE), _clean(text))
-    if case.answer is None or not case.answer.strip():
+    if not (gold := case.gold):
         return None
-    gold = case.answer
     match answer_format(case):
         case "Int" | "Float" as kind:
             if (wanted := _bare_number(gold)) is not None:
@@ -144,12 +147,12 @@ def answer_contained(case: Case, text: str) -> float | None:
     difference), a string with its words in order and together, a list with every element. Case,
     punctuation and articles make no difference.
     """
-    if not case.answerable or case.answer is None or not case.answer.strip():
+    if not case.answerable or not (gold := case.gold):
         return None
     kind = answer_format(case)
-    if kind == "List" and (elements := _list_of(case.answer)):
+    if kind == "List" and (elements := _list_of(gold)):
         return float(all(_stands(element, text) for element in elements))
-    return float(_stands(case.answer, text, as_number=kind in ("Int", "Float")))
+    return float(_stands(gold, text, as_number=kind in ("Int", "Float")))
 
 
 def token_f1(gold: str, text: str) -> float:
@@ -211,6 +214,8 @@ def _bare_number(text: str) -> _Number | None:
 
 
 def _any_reading(wanted: _Number, said: _Number, equal: Callable[[float, float], bool]) -> bool:
+    if wanted.scale != 1 and said.scale != 1:
+        return equal(wanted.value * wanted.scale, said.value * said.scale)
     return any(equal(one, other) for one in wanted.readings for other in said.readings)
 
 
@@ -383,10 +388,10 @@ def contains(outcome: Outcome) -> float | None:
 
 def f1(outcome: Outcome) -> float | None:
     """``token_f1`` with the gold answer, where there is one; 0 for a declined answer."""
-    answer, gold = outcome.answer, outcome.case.answer
-    if answer is None or not outcome.case.answerable or not (gold or "").strip():
+    answer, gold = outcome.answer, outcome.case.gold
+    if answer is None or not outcome.case.answerable or not gold:
         return None
-    return token_f1(gold or "", "" if answer.declined else answer.text)
+    return token_f1(gold, "" if answer.declined else answer.text)
 
 
 def citation_precision(outcome: Outcome) -> float | None:

@@ -1,10 +1,12 @@
 """Questions with known pages, as JSON lines.
 
 One object a line: ``id``, ``question``, ``document`` (one of its file names, or its id), ``pages``
-(1-based positions in the PDF; empty where unanswerable), ``answer`` (text or null), ``answerable``,
-``sources`` (kinds of evidence), ``answer_format``. Beside these, where there is something to say:
-``quote`` (the words on the gold page), ``origin`` ("proposed" by `pageglass eval new`, "logged" by
-`pageglass eval save`) and ``reviewed`` (a person has accepted it). Other fields are let be.
+(1-based positions in the PDF; empty where unanswerable), ``answer`` (text, a number, a list of
+these, or null), ``answerable``, ``sources`` (kinds of evidence), ``answer_format``. Beside these,
+where there is something to say: ``scale`` of a number ("thousand", "million", "billion",
+"percent"), ``derivation`` (how it was computed), ``quote`` (the words on the gold page), ``origin``
+("proposed" by `pageglass eval new`, "logged" by `pageglass eval save`) and ``reviewed`` (a person
+has accepted it). Other fields are let be.
 
 Files in the layouts of MMLongBench-Doc and FinanceBench are read as they are (evals.layouts).
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -20,6 +23,7 @@ import unicodedata
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -57,13 +61,27 @@ class Case(BaseModel):
     question: str
     document: str
     pages: tuple[int, ...] = ()
-    answer: str | None = None
+    answer: str | tuple[str, ...] | None = None
     answerable: bool = True
     sources: tuple[str, ...] = ()
     answer_format: str = ""
+    scale: str = ""
+    derivation: str = ""
     quote: str = ""
     origin: str = ""
     reviewed: bool = False
+
+    @property
+    def gold(self) -> str:
+        """The answer as one text, "" where there is none: a list as Python writes it, a number with
+        its scale."""
+        answer = self.answer or ""
+        if not isinstance(answer, str):
+            return answer[0].strip() if len(answer) == 1 else str(list(answer))
+        answer, scale = answer.strip(), self.scale.strip().lower()
+        if not scale or not answer or answer.lower().endswith((scale, "%")):
+            return answer
+        return f"{answer}%" if scale == "percent" else f"{answer} {scale}"
 
     @property
     def open(self) -> bool:
@@ -370,6 +388,8 @@ def _case(record: object, number: int) -> Case | str:
     try:
         fields = fields_of(record, number)
         known = {name: fields[name] for name in Case.model_fields if name in fields}
+        known |= {name: _texts(fields[name]) for name in ("answer",) if name in fields}
+        known |= {name: _text(fields[name]) for name in ("scale", "derivation") if name in fields}
         # As JSON, so that its types are taken strictly: "3" is no page and "yes" no answerable.
         return Case.model_validate_json(json.dumps(known), strict=True)
     except LayoutError as error:
@@ -379,11 +399,29 @@ def _case(record: object, number: int) -> Case | str:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["loc"][:1] == ("answer",):
+            return "field 'answer' should be text, a number, a list of these, or null"
         if first["type"] == "missing":
             return f"field {where!r} is missing"
         if first["type"] == "json_invalid":
             return f"broken JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
         return f"field {where!r} {first['msg'].replace('Input should', 'should', 1)}"
+
+
+def _texts(answer: Any) -> Any:
+    """An answer with its numbers as text; what is no answer stays as it is, to be refused."""
+    if isinstance(answer, list):
+        return [_texts(one) if not isinstance(one, list) else one for one in answer] or None
+    if isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer):
+        return format(Decimal(repr(answer)), "f")
+    return answer
+
+
+def _text(value: Any) -> str:
+    """Any JSON value as text: it was another's field before it was ours."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _problem(case: Case, shelf: Shelf | None, usable: Mapping[str, Case]) -> str | None:
@@ -439,7 +477,7 @@ def _short(text: str) -> str:
 def _line_of(case: Case, old: Mapping[str, Any] | None = None) -> bytes:
     """The case's line; ``old`` are the fields that stood there."""
     fields = case.model_dump(mode="json")
-    for name in ("quote", "origin", "reviewed"):
+    for name in ("scale", "derivation", "quote", "origin", "reviewed"):
         if not fields[name]:
             del fields[name]
     others = {name: value for name, value in (old or {}).items() if name not in Case.model_fields}

@@ -154,9 +154,9 @@ def check_comparable(run: Run, baseline: Run) -> None:
             f" and {len(only)} of the run's not in the baseline, such as {(missing or only)[0]!r}:"
             " see what was excluded, or make the baseline again"
         )
-    gold = {outcome.case.id: outcome.case.answer for outcome in baseline.outcomes}
+    gold = {outcome.case.id: outcome.case.gold for outcome in baseline.outcomes}
     changed = unpaired.changed or [
-        outcome.case.id for outcome in run.outcomes if outcome.case.answer != gold[outcome.case.id]
+        outcome.case.id for outcome in run.outcomes if outcome.case.gold != gold[outcome.case.id]
     ]
     if changed:
         raise RunError(

@@ -230,7 +230,7 @@ def _by_flags(message: str) -> str:
 def _reference(case: Case) -> str:
     if not case.answerable:
         return prompts.UNANSWERABLE
-    return case.answer if case.answer and case.answer.strip() else prompts.NO_REFERENCE
+    return case.gold or prompts.NO_REFERENCE
 
 
 def _pages(outcomes: Sequence[Outcome]) -> list[PageKey]:

@@ -306,7 +306,7 @@ def _miss(number: int, run: Run, outcome: Outcome, lost: CaseMiss, pages: Pages)
         document=one_line(outcome.case.document),
         cause=lost.cause,
         detail=one_line(lost.detail),
-        gold_answer=_text(outcome.case.answer or "") if outcome.case.answerable else "",
+        gold_answer=_text(outcome.case.gold) if outcome.case.answerable else "",
         answer="" if answer is None else _text(answer.text),
         status=_status(answer),
         judged=judged,

@@ -129,20 +129,34 @@ def _decide(file: Path, decision: Decision, shelf: Shelf) -> tuple[Case, State]:
             "document": _called(decision.document, old, shelf),
             "answerable": decision.answerable,
             "pages": tuple(sorted(set(decision.pages))) if decision.answerable else (),
-            "answer": (decision.answer.strip() or None) if decision.answerable else None,
+            "answer": _answer_of(decision.answer, old) if decision.answerable else None,
             "quote": decision.quote.strip() if decision.answerable else "",
             "reviewed": True,
         }
     )
     if (case.answer, case.answerable) != (old.answer, old.answerable):
         # It was that of another answer, and matching goes by it.
-        case = case.model_copy(update={"answer_format": ""})
+        case = case.model_copy(update={"answer_format": "", "derivation": ""})
     if problem := problem_of(case, shelf):
         raise DecisionError(problem)
     if case.answerable and not case.pages:
         raise DecisionError("name the pages that answer it, or say that none does")
     move_case(case, file, rejected)
     return case, "accepted"
+
+
+def _as_lines(answer: str | tuple[str, ...] | None) -> str:
+    """An answer as it is shown: a list has an element a line."""
+    return "\n".join(answer) if isinstance(answer, tuple) else answer or ""
+
+
+def _answer_of(text: str, old: Case) -> str | tuple[str, ...] | None:
+    """The answer that was left in the field where that of ``old`` was shown."""
+    if text.strip() == _as_lines(old.answer).strip():
+        return old.answer
+    if isinstance(old.answer, tuple):
+        return tuple(line.strip() for line in text.splitlines() if line.strip()) or None
+    return text.strip() or None
 
 
 def _state(case: Case) -> State:
@@ -267,7 +281,12 @@ def _shown(case: Case, state: State, shelf: Shelf) -> dict[str, Any]:
         id = shelf.id_of(case.document)
     except KeyError:
         id = None
-    more = {"state": state, "document_id": id, "version": _version(case, state)}
+    more = {
+        "answer": _as_lines(case.answer) or None,
+        "state": state,
+        "document_id": id,
+        "version": _version(case, state),
+    }
     return case.model_dump(mode="json") | more
 
 

@@ -69,7 +69,10 @@ BAD: dict[str, tuple[bytes | str, str]] = {
     "page true": (line(pages=[True]), "field 'pages.0' should be a valid integer"),
     "page NaN": (line(pages=[float("nan")]), "field 'pages.0' should be a valid integer"),
     "pages no list": (line(pages=1), "field 'pages' should be a valid"),
-    "answer NaN": (line(answer=float("nan")), "field 'answer' should be a valid string"),
+    "answer NaN": (line(answer=float("nan")), "field 'answer' should be text, a number, a list"),
+    "answer true": (line(answer=True), "field 'answer' should be text, a number, a list"),
+    "answers in answers": (line(answer=["a", ["b"]]), "field 'answer' should be text, a number"),
+    "answer an object": (line(answer={"value": 4}), "field 'answer' should be text, a number"),
     "answerable as text": (line(answerable="yes"), "field 'answerable' should be a valid boolean"),
     "too deep": ('{"id": ' + "[" * 100_000, "nested too deep"),
     "digits without end": ('{"pages": [' + "9" * 5000 + "]}", "broken JSON"),
@@ -346,3 +349,41 @@ def test_nothing_is_added_to_a_list(path: Path) -> None:
     path.write_text(f"[{line()}]")
     with pytest.raises(CasesError, match="pageglass eval convert"):
         append_case(path, case("b"))
+
+
+@pytest.mark.parametrize(
+    ("written", "answer", "gold"),
+    [
+        ({"answer": ["Operating Leases", "Finance Leases"]}, None, "['Operating Leases', "),
+        ({"answer": ["2018"]}, None, "2018"),
+        ({"answer": [2018, 2.5]}, ["2018", "2.5"], "['2018', '2.5']"),
+        ({"answer": 12}, "12", "12"),
+        ({"answer": 1e-7}, "0.0000001", "0.0000001"),
+        ({"answer": 183.4, "scale": "million"}, "183.4", "183.4 million"),
+        ({"answer": "0.98", "scale": "percent", "derivation": "12/1,283"}, None, "0.98%"),
+        ({"answer": "4 million", "scale": "million"}, None, "4 million"),
+        ({"answer": []}, "null", ""),
+    ],
+)
+def test_lists_numbers_scales_and_derivations_are_read_and_written(
+    path: Path, written: dict[str, object], answer: object, gold: str
+) -> None:
+    """What question sets over tables have; None: the answer is written as it was."""
+    cases = read(path, line(**written))
+    assert not cases.excluded
+    (case,) = cases.usable
+    assert case.gold.startswith(gold)
+    write_cases(path, [case])
+    fields = json.loads(path.read_text())
+    wanted = written["answer"] if answer is None else None if answer == "null" else answer
+    assert fields["answer"] == wanted
+    assert {name: fields.get(name, "") for name in ("scale", "derivation")} == {
+        name: written.get(name, "") for name in ("scale", "derivation")
+    }
+    assert read_cases(path, PAGES).usable == (case,)
+
+
+@pytest.mark.parametrize("other", [None, 1000, ["divide", 1, 2]])
+def test_fields_of_others_by_these_names_do_not_cost_a_case(path: Path, other: object) -> None:
+    cases = read(path, line(answer="4", scale=other, derivation=other))
+    assert [case.id for case in cases.usable] == ["a"]

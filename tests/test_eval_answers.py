@@ -363,3 +363,25 @@ def test_a_run_without_answers_and_a_file_that_is_no_run_are_one_line(tmp_path: 
         assert done.exit_code == 1
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "right", "wrong"),
+    [
+        (gold("183.4", scale="million"), ["183.4", "$183.4 million", "183.4m"], ["183.4 billion"]),
+        (gold("88,848", "Str", scale="thousand"), ["88,848", "88.848 million"], ["88,848 million"]),
+        (gold("0.98", "Float", scale="percent"), ["0.98", "0.98%", "0.98 %"], ["0.45%"]),
+        (
+            Case(id="l", question="?", document="d", answer=("ALP", "Liberal")),
+            ["ALP and Liberal", "['Liberal', 'ALP']"],
+            ["ALP", "ALP and Greens"],
+        ),
+        (Case(id="l", question="?", document="d", answer=("2018",)), ["2018"], ["2019"]),
+    ],
+)
+def test_lists_and_numbers_with_a_scale_match_by_value(
+    case: Case, right: list[str], wrong: list[str]
+) -> None:
+    assert [answer_matches(case, text) for text in right] == [1.0] * len(right)
+    assert all((answer_matches(case, text) or 0.0) < 1 for text in wrong)
+    assert all(answer_contained(case, f"It was {text}.") == 1 for text in right[:2])

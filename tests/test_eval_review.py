@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from api.services import Services
 from evals.cases import Case, Shelf, listed_cases, read_cases, replace_case, write_cases
-from evals.review import Decision, decide, rejected_file
+from evals.review import Decision, _shown, decide, rejected_file
 from pageglass.settings import load_settings
 from pageglass.types import Document
 from tests.browser import Tab, chromium, needs_chromium, site
@@ -129,6 +129,40 @@ def decision(id: str, state: str = "accepted", **more: object) -> dict[str, obje
 
 
 # What a decision does
+
+
+@pytest.mark.parametrize(
+    ("answer", "left", "now"),
+    [
+        (("312", "40"), "312\n40", ("312", "40")),
+        (("312", "40"), "312\n\n 41 \n", ("312", "41")),
+        (("312", "40"), " ", None),
+        (("312",), "312", ("312",)),
+        ("312", "312\n40", "312\n40"),
+    ],
+)
+def test_a_list_is_edited_line_by_line_and_stays_a_list(
+    tmp_path: Path,
+    answer: str | tuple[str, ...],
+    left: str,
+    now: str | tuple[str, ...] | None,
+) -> None:
+    file = tmp_path / "cases.jsonl"
+    old = case("a", answer=answer, scale="million", derivation="312 + 40", answer_format="List")
+    write_cases(file, [old])
+    shelf = Shelf.of([document("d1", "log.pdf")])
+    seen = _shown(old, "open", shelf)
+    assert seen["answer"] == (answer if isinstance(answer, str) else "\n".join(answer))
+    decide(
+        file,
+        Decision.model_validate(decision("a", answer=left, document="d1")),
+        shelf,
+    )
+    (kept,) = listed_cases(file)
+    assert (kept.answer, kept.scale, kept.reviewed) == (now, "million", True)
+    # Both are of the answer that was there.
+    same = now == answer
+    assert (kept.derivation, kept.answer_format) == (("312 + 40", "List") if same else ("", ""))
 
 
 def document(id: str, name: str, pages: int = 3) -> Document:
