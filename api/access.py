@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Network, ip_address
 
 from anyio import CapacityLimiter, to_thread
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,6 +21,8 @@ from pageglass.errors import KeyForbidden, KeyInvalid, KeyMissing, PageglassErro
 REQUESTS_PER_MINUTE = 600
 """Where keys are needed and neither key nor settings say otherwise: a search shows up to twenty
 images, so this is about thirty searches."""
+
+_MINUTE = 60.0
 
 PUBLIC = frozenset(
     "/ /docs /element.js /livez /openapi.json /page.css /page.js /readyz /version".split()
@@ -101,7 +101,7 @@ class Authenticate:
         self._token = token
         self._origins = tuple(origins)
         self._rate = requests_per_minute or (REQUESTS_PER_MINUTE if needed else None)
-        self._window = MovingWindowRateLimiter(MemoryStorage())
+        self._window = Window()
         # Of their own: whoever asks must be known before a thread is his.
         self._threads = CapacityLimiter(4)
 
@@ -125,11 +125,10 @@ class Authenticate:
             self._count(client, self._rate)
             # A proxy in front may have gone by another one of them.
             raise KeyInvalid("there are several Authorization headers: send one")
-        kind, _, credential = headers.get("authorization", "").partition(" ")
-        credential = credential.strip() if kind.lower() == "bearer" else ""
+        credential = credential_of(headers)
         if hmac.compare_digest(credential.encode(), self._token.encode()):
             return EVERYTHING
-        if not credential.startswith("pgk_"):
+        if not is_key(credential):
             self._count(client, self._rate)
             if not self._needed:
                 return replace(EVERYTHING, address=network_of(client))
@@ -166,14 +165,50 @@ class Authenticate:
     def _count(self, who: str, limit: int | None) -> None:
         if limit is None:
             return
-        item = RateLimitItemPerMinute(limit)
-        if not self._window.hit(item, who):
-            reset = self._window.get_window_stats(item, who).reset_time
+        wait = self._window.hit(who, limit, time.monotonic())
+        if wait:
             raise TooManyRequests(
                 f"more than {limit:,} requests a minute (setting server.requests_per_minute): come"
                 " back a little later",
-                max(1.0, reset - time.time()),
+                max(1.0, wait),
             )
+
+
+class Window:
+    """The requests of each caller in the last minute, by a clock that nobody sets.
+
+    The library ``limits`` goes by the time of day: set back, it refuses until that time comes
+    again.
+    """
+
+    def __init__(self) -> None:
+        self._hits: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def hit(self, who: str, limit: int, now: float) -> float:
+        """Count a request at ``now`` (seconds, never falling) and give 0; or, of a caller with
+        ``limit`` requests in the last minute, count nothing and give the seconds to wait."""
+        # Callers stand in the order of their last request: those to be forgotten are in front.
+        while self._hits and next(iter(self._hits.values()))[-1] <= now - _MINUTE:
+            self._hits.popitem(last=False)
+        hits = self._hits.setdefault(who, deque())
+        while hits and hits[0] <= now - _MINUTE:
+            hits.popleft()
+        if len(hits) >= limit:
+            return hits[len(hits) - limit] + _MINUTE - now
+        hits.append(now)
+        self._hits.move_to_end(who)
+        return 0
+
+
+def credential_of(headers: Headers) -> str:
+    """What follows Bearer in the Authorization header; "" where nothing does."""
+    kind, _, credential = headers.get("authorization", "").partition(" ")
+    return credential.strip() if kind.lower() == "bearer" else ""
+
+
+def is_key(credential: str) -> bool:
+    """Whether a credential is meant as an API key of ours, known or not."""
+    return credential.startswith("pgk_")
 
 
 def network_of(address: str) -> str:

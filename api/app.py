@@ -134,8 +134,9 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     app.add_middleware(
         CORSMiddleware,
         # A key is no cookie: a page that has none gets nothing. From where each may be used
-        # Authenticate knows, which browsers do not tell of when they ask beforehand.
-        allow_origins=["*"] if server.keys_needed else origins,
+        # Authenticate knows, which browsers do not tell of when they ask beforehand. Where no
+        # key is needed, LocalOnly refuses pages of sites that are not named.
+        allow_origins=["*"],
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
         allow_headers=[
             "Accept",

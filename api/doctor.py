@@ -44,7 +44,6 @@ _PACKAGES = (
     "imagehash",
     "ir-measures",
     "jsonschema",
-    "limits",
     "numpy",
     "onnxruntime",
     "openai",

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import facts
+from api.access import PUBLIC, credential_of, is_key
 from api.facts import Facts
 from api.problems import BodyTooLarge, internal_problem, problem, request_id_of
 from pageglass import tracing
@@ -36,7 +37,8 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class RequestIds:
-    """Gives every request an id, facts and a span, and every response the id and ``nosniff``.
+    """Gives every request an id, facts and a span, and every response the id, ``nosniff`` and
+    a Cross-Origin-Resource-Policy (pages of other sites that may read use CORS).
 
     A client's own X-Request-Id is kept where it is short and plain, and its trace goes on
     (traceparent). Query strings are never looked at: they may hold questions.
@@ -75,6 +77,7 @@ class RequestIds:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
             await send(message)
             known.bytes_sent += len(message.get("body", b""))
 
@@ -151,8 +154,9 @@ class LocalOnly:
     """Keeps other people's web pages from using the reader's browser against us.
 
     Where no key is needed, a server that listens on loopback answers only to loopback names (else
-    any site could point its own name at 127.0.0.1 and read along), and what changes something must
-    not come from the page of a site that is not named.
+    any site could point its own name at 127.0.0.1 and read along), and pages of sites that are not
+    named get nothing: they could tell by an image that loads which files are here. Where such a
+    page sends an API key, api.access decides from where that key may be used.
     """
 
     def __init__(self, app: ASGIApp, *, host: str, origins: Sequence[str]) -> None:
@@ -182,15 +186,21 @@ class LocalOnly:
         if self._names and _hostname(f"//{host}") not in self._names:
             return (
                 "this server listens on this machine only and answers to 127.0.0.1 and localhost:"
-                " use one of them, or let it listen on another address (setting server.host)"
+                " use one of them, or let it listen on another address (setting server.host);"
+                ' behind a proxy that keeps the Host header, set server.keys = "on"'
             )
+        safe = scope["method"] in _SAFE_METHODS
+        if (safe and scope["path"] in PUBLIC) or is_key(credential_of(headers)):
+            return None
         origin = headers.get("origin")
-        if (
-            origin is not None
-            and scope["method"] not in _SAFE_METHODS
-            and origin not in self._origins
-            and urlsplit(origin).netloc != host
-        ):
+        if origin is None:
+            # Images, scripts and frames say no origin; a link that was followed may be shown.
+            other = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+            followed = safe and headers.get("sec-fetch-dest") == "document"
+            foreign = other and not followed
+        else:
+            foreign = origin not in self._origins and _authority(origin) != host
+        if foreign:
             return (
                 "pages of other sites may not use this server unless the setting server.origins"
                 " names them (a proxy in front of it must pass the Host header on)"
@@ -266,3 +276,10 @@ def _hostname(url: str) -> str:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
+
+
+def _authority(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None

@@ -629,6 +629,27 @@ def test_the_page_asks_for_a_key_where_the_server_wants_one(
     assert not any(key in url for url in tab.requests)
 
 
+def test_a_key_of_a_site_is_enough_on_a_loopback_server(
+    tmp_path: Path, elsewhere: tuple[Path, str], tabs: OpenTab
+) -> None:
+    folder, site_address = elsewhere
+    settings = load_settings({"data_dir": tmp_path / "data"})
+    with Services(settings, command="test") as services:
+        for report in services.ingest([pdf(tmp_path / "ferry.pdf", FERRY)], collection="manuals"):
+            assert report.outcome == "indexed", report.reason
+        _, key = services.keys.add(
+            name="intranet", scopes=["ask"], collections=["manuals"], origins=[site_address]
+        )
+        with serving(services) as address:
+            page_text = HOST_PAGE.format(server=address).replace(
+                'collection="default"', f'collection="manuals" key="{key}"'
+            )
+            (folder / "local.html").write_text(page_text)
+            page = tabs(f"{site_address}/local.html").page
+            ask(page, FERRY_QUESTION)
+            loaded(thumbnails(page).first.locator("img"))
+
+
 def test_a_key_for_browsers_reaches_its_collection_from_its_site_only(
     keyed: tuple[Services, str], elsewhere: tuple[Path, str], tabs: OpenTab
 ) -> None:
