@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.time_left import busy_seconds
 from ingest.catalog import Catalog
 from ingest.database import Database
 from ingest.jobs import Jobs
@@ -18,7 +18,7 @@ from pageglass.settings import Settings
 from pageglass.types import Document, HeldFile, Job, JobState, Scope, check_collection_name
 from retrieval.checkpoints import ModelName
 
-_LATELY_SECONDS = 60.0
+_LATELY_SECONDS = 600.0
 _LATELY_JOBS = 100
 
 
@@ -89,33 +89,24 @@ def held_files(catalog: Catalog) -> list[HeldFile]:
     ]
 
 
-def seconds_left(
-    jobs: Jobs,
-    collections: Sequence[str] | None = None,
-    *,
-    clock: Callable[[], float] = time.time,
-) -> float | None:
-    """Until all that is queued is indexed, at the pace of what is in work, or else of what ended in
-    the last minute: a short document shows no page before its end. None where nothing can be said.
-    Only what concerns ``collections`` counts, if any are given.
-
-    ``clock`` gives Unix seconds.
-    """
+def seconds_left(jobs: Jobs, collections: Sequence[str] | None = None) -> float | None:
+    """Until all that is queued is indexed, at the pace of what is in work and of what ended lately:
+    one document alone, just begun or full of scans, says little of the others. None where nothing
+    can be said. Only what concerns ``collections`` counts, if any are given."""
     running = jobs.list(("running",), collections=collections)
     if not running:
         return None
-    pace = sum(job.pages_per_second or 0 for job in running)
-    if not pace:
-        now = clock()
-        lately = [
-            (job.started_at, job.pages)
-            for job in jobs.list(("done",), limit=_LATELY_JOBS, collections=collections)
-            if job.started_at is not None and (job.ended_at or 0) > now - _LATELY_SECONDS
-        ]
-        if lately:
-            began = min(started for started, _ in lately)
-            pace = sum(pages for _, pages in lately) / max(now - began, 0.001)
-    return jobs.pages_left(collections) / pace if pace else None
+    now = jobs.now()
+    pages, spans = 0.0, list[tuple[float, float]]()
+    for job in running:
+        if job.started_at is not None:
+            pages += (job.pages_per_second or 0) * (now - job.started_at)
+            spans.append((job.started_at, now))
+    for job in jobs.list(("done",), limit=_LATELY_JOBS, collections=collections):
+        if job.started_at is not None and (job.ended_at or 0) > now - _LATELY_SECONDS:
+            pages += job.pages
+            spans.append((job.started_at, job.ended_at or now))
+    return jobs.pages_left(collections) * busy_seconds(spans) / pages if pages else None
 
 
 class Looking:

@@ -237,7 +237,7 @@ def job_line(job: Job) -> str:
     if job.pages_per_second:
         line += f", {job.pages_per_second:.1f}/s"
     if job.seconds_left is not None:
-        line += f", {duration(job.seconds_left)} left"
+        line += f", about {duration(job.seconds_left)} left"
     wait = job.run_after - time.time()
     if job.state == "queued" and wait > 0:
         line += f", next attempt in {duration(wait)}"

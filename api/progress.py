@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import typer
 
 from api.printing import duration, job_line, one_line
+from api.time_left import TimeLeft
 from pageglass.types import Document, Job
 
 if TYPE_CHECKING:
@@ -87,7 +88,6 @@ class _Bar:
             Progress,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
 
         self._pages = _Pages(files)
@@ -96,14 +96,14 @@ class _Bar:
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} pages", markup=False),
             TimeElapsedColumn(),
-            TextColumn("left", markup=False),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=Console(stderr=True, highlight=False),
             # Results go to standard output, which may be a pipe: leave it alone.
             redirect_stdout=False,
             transient=True,
         )
-        self._task = self._bar.add_task("reading", total=0)
+        self._task = self._bar.add_task("reading", total=0, left="")
+        self._left = TimeLeft()
         self._stack = ExitStack()
 
     def __enter__(self) -> _Bar:
@@ -128,7 +128,9 @@ class _Bar:
 
     def _show(self, name: str | None) -> None:
         done, total = self._pages.count()
-        self._bar.update(self._task, completed=done, total=total)
+        left = self._left.update(time.monotonic(), done, max(0, total - done))
+        shown = f"about {duration(left)} left" if left else ""
+        self._bar.update(self._task, completed=done, total=total, left=shown)
         if name is not None:
             shown = one_line(name)
             if len(shown) > _NAME_WIDTH:

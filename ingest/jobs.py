@@ -312,6 +312,10 @@ class Jobs:
 
     # Looking
 
+    def now(self) -> float:
+        """The time of the queue's clock, in Unix seconds."""
+        return self._clock()
+
     def live(self, collections: Sequence[str] | None = None) -> int:
         """Jobs that are queued or running, in these collections (None: all)."""
         counts = self.counts(collections)

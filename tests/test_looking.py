@@ -21,7 +21,7 @@ from ingest.database import Database
 from ingest.jobs import FOLDER, Jobs
 from ingest.sources import FileState
 from ingest.thresholds import FittedThreshold
-from pageglass.errors import CollectionNameError, FolderInUse, StoreError
+from pageglass.errors import CollectionNameError, CollectionNotFound, FolderInUse, StoreError
 from pageglass.settings import IngestSettings, Settings, load_settings
 from tests.serving import serving
 from tests.test_app import FERRY, TURBINE
@@ -47,7 +47,8 @@ def test_it_sees_what_the_owner_sees_and_what_becomes_of_it(
     assert {report.outcome for report in services.ingest(docs)} == {"indexed", "failed"}
     with Looking(settings) as looking:
         assert looking.documents() == services.documents()
-        assert looking.documents(collection="empty") == []
+        with pytest.raises(CollectionNotFound):
+            looking.documents(collection="empty")
         assert looking.job_list() == services.job_list()
         assert looking.job_counts() == {"done": 1, "dead": 1}
         assert looking.status() == services.status()
@@ -226,6 +227,26 @@ def test_one_page_documents_show_their_pace_by_those_that_ended_lately() -> None
         pace.now += 2
         pace.jobs.finish(id)
     pace.jobs.claim("w")
-    assert seconds_left(pace.jobs, clock=lambda: pace.now) == pytest.approx(8 / (4 / 8))
+    assert seconds_left(pace.jobs) == pytest.approx(8 / (4 / 8))
     # What ended long ago says nothing of the present.
-    assert seconds_left(pace.jobs, clock=lambda: pace.now + 120) is None
+    pace.now += 1200
+    assert seconds_left(pace.jobs) is None
+
+
+def test_a_document_of_slow_scans_does_not_make_the_time_left_jump() -> None:
+    pace = Pace()
+    ids = [pace.queue(str(number), pages=4) for number in range(60)]
+    for id in ids[:20]:
+        pace.jobs.claim("w")
+        pace.index(id, 0, 1, 2, 3)
+        pace.now += 1
+        pace.jobs.finish(id)
+    assert pace.jobs.claim("w") == ids[20]
+    before = seconds_left(pace.jobs)
+    assert before == pytest.approx(40)
+    # Its first page is read by OCR and takes twenty times as long.
+    pace.now += 5
+    pace.index(ids[20], 0)
+    after = seconds_left(pace.jobs)
+    assert after is not None
+    assert before / 2 < after < 2 * before
