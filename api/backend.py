@@ -198,14 +198,21 @@ def look(settings: Settings, server: Server | None = None) -> Onlooker:
     return Looking(settings) if server is None else server.connect()
 
 
-def open_backend(settings: Settings, *, command: str, server: Server | None = None) -> Backend:
+def open_backend(
+    settings: Settings, *, command: str, server: Server | None = None, makes: bool = False
+) -> Backend:
     """The server, else the one that owns the data folder, else the folder itself.
 
-    Raises FolderInUse where a process that is no server owns it.
+    Raises FolderInUse where a process that is no server owns it, NoDataFolder where there is none,
+    unless the command ``makes`` one.
     """
     server = server or server_of(settings.data_dir)
     if server is not None:
         return server.connect()
+    if not makes:
+        from api.owner import require_data_folder
+
+        require_data_folder(settings.data_dir)
 
     # Imported late: this brings the models' and the index's libraries with it.
     from api.services import Services

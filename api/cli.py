@@ -276,7 +276,7 @@ def ingest(
     from ingest.watch import files_in
 
     reports: list[FileReport] = []
-    with _open(ctx, settings) as backend:
+    with _open(ctx, settings, makes=bool(paths)) as backend:
         # A status is not free: it adds up what the data folder takes on disk.
         files = sum(1 for _ in files_in(paths)) if paths else _queued(backend)
         with ingest_progress(files) as progress:
@@ -769,7 +769,7 @@ def watch(
         raise UsageError("--json goes with --dry-run")
     _make_folders(folders)
     try:
-        with _open(ctx, settings) as backend:
+        with _open(ctx, settings, makes=True) as backend:
             typer.echo(f"watching {', '.join(map(str, folders))} (Ctrl-C ends it)", err=True)
             _watch(ctx, backend, settings, folders, collection)
     except KeyboardInterrupt:
@@ -886,7 +886,7 @@ def keys_add(
             seconds=None if days is None else days * 86400,
         )
     _print_key(key, text, as_json)
-    with Looking(settings) as folder:
+    with Looking(settings, may_be_new=True) as folder:
         known = {DEFAULT_COLLECTION, *folder.collections()}
     for missing in sorted(set(collection or ()) - known):
         printing.print_error(
@@ -904,7 +904,9 @@ def keys_list(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """
     settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
+    from api.owner import require_data_folder
 
+    require_data_folder(settings.data_dir)
     with open_keys(settings.data_dir) as keys:
         found = keys.list()
     if as_json:
@@ -929,7 +931,9 @@ def keys_rotate(
     """
     settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
+    from api.owner import require_data_folder
 
+    require_data_folder(settings.data_dir)
     with open_keys(settings.data_dir) as keys:
         new, text = keys.rotate(key, keep_seconds=keep_hours * 3600)
     _print_key(new, text, as_json)
@@ -948,7 +952,9 @@ def keys_revoke(
     """
     settings = begin(ctx, as_json, here=True)
     from api.keys import open_keys
+    from api.owner import require_data_folder
 
+    require_data_folder(settings.data_dir)
     with open_keys(settings.data_dir) as keys:
         ended = keys.revoke(key)
     if as_json:
@@ -1145,10 +1151,11 @@ def _print_key(key: Key, text: str, as_json: bool) -> None:
     typer.echo(f"this is told once; its id is {key.id} (`pageglass keys list`)", err=True)
 
 
-def _open(ctx: typer.Context, settings: Settings) -> Backend:
+def _open(ctx: typer.Context, settings: Settings, *, makes: bool = False) -> Backend:
+    """NoDataFolder unless the command ``makes`` one."""
     from api.backend import open_backend
 
-    return open_backend(settings, command=ctx.info_name or "", server=ctx.obj.server)
+    return open_backend(settings, command=ctx.info_name or "", server=ctx.obj.server, makes=makes)
 
 
 def _look(ctx: typer.Context, settings: Settings) -> Onlooker:
@@ -1303,7 +1310,7 @@ def _print_plan(
     from api.remote_registry import RemoteRegistry
     from ingest.watch import Watcher
 
-    with Looking(settings) as looking:
+    with Looking(settings, may_be_new=True) as looking:
         server: Server | None = ctx.obj.server
         # A plan asks for the known sources and nothing else, which a folder to look at can tell.
         here = cast("SourceRegistry", looking)

@@ -24,7 +24,7 @@ from api.models import needed
 from api.owner import owner_of
 from api.printing import calibration, megabytes
 from api.vision import VisionModels, load_vision_models
-from pageglass.errors import ModelError, PageglassError, UsageError
+from pageglass.errors import ModelError, NoDataFolder, PageglassError, UsageError
 from pageglass.replies import ACCEPT_ENCODING, ReplyRefused, bounded
 from pageglass.settings import Settings
 from pageglass.types import Page, PageRef, Word
@@ -369,11 +369,13 @@ class _Examination:
         owner = owner_of(self._settings.data_dir)
         if owner is not None and owner.address is None:
             return "not looked at while another command owns the data folder"
-        if not self._settings.data_dir.is_dir() or not any(self._settings.data_dir.iterdir()):
-            return "nothing indexed yet"
         # Whoever searches loads the models itself, and memory may not hold them twice.
         del self._profile
-        with open_backend(self._settings, command="doctor") as backend:
+        try:
+            opened = open_backend(self._settings, command="doctor")
+        except NoDataFolder:
+            return "nothing indexed yet"
+        with opened as backend:
             status = backend.status()
             backend.search(_HELLO)
         failed = status.documents.get("failed", 0)
@@ -383,8 +385,11 @@ class _Examination:
 
     def _calibration(self) -> str:
         """What was fitted to collections, and whether the model that answers now uses it."""
-        with look(self._settings) as onlooker:
-            status = onlooker.status()
+        try:
+            with look(self._settings) as onlooker:
+                status = onlooker.status()
+        except NoDataFolder:
+            return "nothing indexed yet"
         fitted = [calibration(one, status.answering_model) for one in status.thresholds]
         default = f"answers with a support below {self._settings.answer.threshold:.3g} are declined"
         return "; ".join(fitted) or f"none: {default}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from api.owner import require_data_folder
 from api.time_left import busy_seconds
 from ingest.catalog import Catalog
 from ingest.database import Database
@@ -112,8 +113,10 @@ def seconds_left(jobs: Jobs, collections: Sequence[str] | None = None) -> float 
 class Looking:
     """A data folder to look at, whoever owns it. Use it as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
-        """StoreError where the catalog cannot be read. A folder without one holds nothing."""
+    def __init__(self, settings: Settings, *, may_be_new: bool = False) -> None:
+        """StoreError where the catalog cannot be read; NoDataFolder, unless it ``may_be_new``."""
+        if not may_be_new:
+            require_data_folder(settings.data_dir)
         self._settings = settings
         path = settings.data_dir / "catalog.sqlite"
         there = path.exists()

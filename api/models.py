@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from api.owner import Owner, OwnerLock
+from api.owner import Owner, OwnerLock, require_data_folder
 from pageglass.errors import SettingsError
 from pageglass.profiles import BUNDLED
 from pageglass.settings import Settings
@@ -73,9 +73,10 @@ def copy_to_server(
 ) -> Iterator[tuple[str, int]]:
     """Copy every collection of the data folder to the Qdrant server at ``url``; yields each one's
     name and number of points once they are there, and calls ``progress`` with those written and
-    those there are. FolderInUse where a process owns the folder."""
+    those there are. NoDataFolder, FolderInUse where a process owns the folder."""
     if settings.index.url is not None:
         raise SettingsError("index.url is set, so the vectors are on a server already: unset it")
+    require_data_folder(settings.data_dir)
     lock = OwnerLock(settings.data_dir, Owner(os.getpid(), "copy", None))
     try:
         checkpoints = Checkpoints(lock=settings.data_dir / "models.json", fetch="never")

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from pageglass.errors import FolderInUse, StoreError
+from pageglass.errors import FolderInUse, NoDataFolder, StoreError
 from pageglass.private import private_folder
 
 
@@ -88,6 +88,13 @@ class OwnerLock:
         self._file.write(json.dumps(asdict(owner)))
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def require_data_folder(data_dir: Path) -> None:
+    """NoDataFolder where nothing of ours is in the folder: what only reads must not make one."""
+    ours = (data_dir / "catalog.sqlite", data_dir / "keys.sqlite", _path(data_dir))
+    if not any(path.exists() for path in ours):
+        raise NoDataFolder.of(data_dir)
 
 
 def owner_of(data_dir: Path) -> Owner | None:

@@ -129,7 +129,7 @@ class _Bar:
     def _show(self, name: str | None) -> None:
         done, total = self._pages.count()
         left = self._left.update(time.monotonic(), done, max(0, total - done))
-        shown = f"about {duration(left)} left" if left else ""
+        shown = "time left unknown" if left is None else f"about {duration(left)} left"
         self._bar.update(self._task, completed=done, total=total, left=shown)
         if name is not None:
             shown = one_line(name)

@@ -28,6 +28,7 @@
     │   └── LimitExceeded       larger, longer or slower than a limit allows
     ├── FileChanged             the file changed while it was read; the next look takes it
     ├── StoreError              the data folder or an index cannot be used as it is
+    │   ├── NoDataFolder        nothing of ours is in the folder
     │   ├── FolderInUse         another process owns the data folder
     │   ├── DiskFull            too little room is left to go on safely
     │   ├── IndexMismatch       the index was made by other models or settings
@@ -260,6 +261,21 @@ class StoreError(PageglassError):
 
     code = "store-unusable"
     status = 503
+
+
+class NoDataFolder(StoreError):
+    """There is no data folder there."""
+
+    code = "no-data-folder"
+    status = 404
+
+    @classmethod
+    def of(cls, folder: object) -> NoDataFolder:
+        """The error for a folder that holds nothing of ours, or is not there."""
+        return cls(
+            f"{folder} is no data folder: `pageglass ingest PATH` makes one there; --data-dir or"
+            " PAGEGLASS_DATA_DIR names another"
+        )
 
 
 class FolderInUse(StoreError):

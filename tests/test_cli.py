@@ -249,8 +249,10 @@ def test_settings_come_from_flags_then_environment_then_file(run: Run, tmp_path:
     (tmp_path / "pageglass.toml").write_text("[ingest]\ndpi = 72\n[serch]\ntop_k = 1\n")
     assert "serch" in one_error_line(run("status"))
     (tmp_path / "pageglass.toml").write_text('data_dir = "from-file"\n')
-    assert f"{tmp_path / 'data'}\n" in run("status").stdout
-    assert "data folder  from-flag\n" in run("--data-dir", "from-flag", "status").stdout
+    # Only what adds something makes a folder; a look says which one it means.
+    assert one_error_line(run("status")).startswith(f"{tmp_path / 'data'} is no data folder")
+    flag = run("--data-dir", "from-flag", "status")
+    assert one_error_line(flag).startswith("from-flag is no data folder")
 
 
 # Asking
@@ -494,7 +496,7 @@ def test_commands_go_through_the_server_that_is_named(run: Run, tmp_path: Path) 
             assert f"`pageglass {args[0]}" in one_error_line(refused)
         assert run("--server", address, "--data-dir", there, "status").returncode == 2
         # What is said here goes before what the environment says.
-        assert json.loads(afar("--data-dir", "x", "status", "--json").stdout)["server"] is None
+        assert "x is no data folder" in one_error_line(afar("--data-dir", "x", "status"))
         assert "characters" in one_error_line(afar("status", PAGEGLASS_KEY="a b"))
     gone = afar("status")
     assert gone.returncode == 1
@@ -726,7 +728,43 @@ def test_file_names_that_are_no_utf8_survive(run: Run, tmp_path: Path) -> None:
     assert report["outcome"] == "indexed"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "jobs",
+        "deletions",
+        "deletions --keep",
+        "check",
+        "check --repair",
+        "search hi",
+        "ask hi",
+        "backup copy",
+        "retry --all",
+        "cancel a.pdf",
+        "rm a.pdf",
+        "ingest",
+        "keys list",
+        "keys revoke k",
+        "keys rotate k",
+        "copy --to http://127.0.0.1:9",
+        "mcp",
+    ],
+)
+def test_what_only_reads_or_changes_makes_no_data_folder(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    done = run(*command.split(), *(["--json"] if command == "status" else []))
+    assert done.returncode == 1
+    assert "is no data folder: `pageglass ingest PATH` makes one" in one_error_line(done)
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "copy").exists()
+    if command == "status":
+        assert json.loads(done.stdout)["error"]["code"] == "no-data-folder"
+
+
 def test_ingest_without_a_path_has_nothing_to_do_where_nothing_is_queued(run: Run) -> None:
+    run("keys", "add", "me", "--scope", "ask")
     done = run("ingest")
     assert done.returncode == 0
     assert done.stderr.strip() == "nothing is queued: name files, or folders of them"

@@ -21,15 +21,33 @@ from ingest.database import Database
 from ingest.jobs import FOLDER, Jobs
 from ingest.sources import FileState
 from ingest.thresholds import FittedThreshold
-from pageglass.errors import CollectionNameError, CollectionNotFound, FolderInUse, StoreError
+from pageglass.errors import (
+    CollectionNameError,
+    CollectionNotFound,
+    FolderInUse,
+    NoDataFolder,
+    StoreError,
+)
 from pageglass.settings import IngestSettings, Settings, load_settings
 from tests.serving import serving
 from tests.test_app import FERRY, TURBINE
 from tests.tiny import page, pdf
 
 
-def test_a_folder_without_a_catalog_holds_nothing_and_stays_as_it_is(settings: Settings) -> None:
-    with Looking(settings) as looking:
+def test_a_folder_that_is_none_is_said_to_be_none_and_nothing_is_made(settings: Settings) -> None:
+    with pytest.raises(NoDataFolder, match="pageglass ingest PATH"):
+        look(settings)
+    with pytest.raises(NoDataFolder, match="pageglass ingest PATH"):
+        open_backend(settings, command="search")
+    settings.data_dir.mkdir()
+    (settings.data_dir / "notes.txt").write_text("mine")
+    with pytest.raises(NoDataFolder):
+        look(settings)
+    assert [path.name for path in settings.data_dir.iterdir()] == ["notes.txt"]
+
+
+def test_a_new_folder_holds_nothing_and_stays_as_it_is(settings: Settings) -> None:
+    with Looking(settings, may_be_new=True) as looking:
         status = looking.status()
         assert (status.documents, status.jobs, status.pages, status.disk_bytes) == ({}, {}, 0, 0)
         assert looking.documents() == []
@@ -110,9 +128,10 @@ def test_a_catalog_that_is_none_is_said_to_be_none(settings: Settings) -> None:
 def test_looking_loads_neither_models_nor_indexes() -> None:
     code = """
 import sys
-from api.backend import look
+import api.backend
+from api.looking import Looking
 from pageglass.settings import load_settings
-with look(load_settings({"data_dir": sys.argv[1]})) as onlooker:
+with Looking(load_settings({"data_dir": sys.argv[1]}), may_be_new=True) as onlooker:
     onlooker.status()
 heavy = {"fastapi", "httpx", "numpy", "onnxruntime", "qdrant_edge", "PIL", "pymupdf", "rich"}
 print("heavy:", *sorted(heavy & sys.modules.keys()))
@@ -244,6 +263,7 @@ def test_a_document_of_slow_scans_does_not_make_the_time_left_jump() -> None:
     assert pace.jobs.claim("w") == ids[20]
     before = seconds_left(pace.jobs)
     assert before == pytest.approx(40)
+    assert before is not None
     # Its first page is read by OCR and takes twenty times as long.
     pace.now += 5
     pace.index(ids[20], 0)

@@ -100,11 +100,13 @@ def judge(
     settings = begin(ctx, as_json, here=True)
     import os
 
+    from api.owner import require_data_folder
     from api.services import Services
     from evals.judge import KEY_VARIABLE, Judge, judge_model
     from evals.runs import read_run
 
     recorded = read_run(run)
+    require_data_folder(settings.data_dir)
     with Services(settings, command="eval judge") as services:
         vlm = judge_model(services, url, model, key=os.environ.get(KEY_VARIABLE) or None)
         try:
@@ -282,6 +284,7 @@ def probes(
     settings = begin(ctx, as_json, here=True)
     from dataclasses import asdict
 
+    from api.owner import require_data_folder
     from api.services import Services
     from evals.evaluate import blank_run, cases_about, check_usable, documents_here
     from evals.files import check_output
@@ -291,6 +294,7 @@ def probes(
     within = scope_name(scope)
     check_output(out, inputs=[cases])
     earlier = read_run(out) if out.is_file() else None
+    require_data_folder(settings.data_dir)
     with Services(settings, command="eval probes") as services:
         chosen, ids = cases_about(cases, documents_here(services, collection))
         check_usable(cases, chosen)

@@ -45,6 +45,7 @@ def calibrate(
     from rich.console import Console
     from rich.progress import track
 
+    from api.owner import require_data_folder
     from api.services import Services
     from evals import calibrate as fitting
     from evals.runs import read_run
@@ -56,6 +57,8 @@ def calibrate(
     before = settings.answer.threshold
     recorded = None if run is None else read_run(run)
     looks_only = recorded is not None and dry_run
+    if not looks_only:
+        require_data_folder(settings.data_dir)
     opened = nullcontext() if looks_only else Services(settings, command="eval calibrate")
     with opened as services:
         if services is not None and forget:

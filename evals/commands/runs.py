@@ -67,6 +67,7 @@ def run(
     from rich.console import Console
     from rich.progress import track
 
+    from api.owner import require_data_folder
     from api.services import FileReport, Services
     from evals.evaluate import (
         cases_about,
@@ -92,6 +93,8 @@ def run(
         if not as_json:
             typer.echo(printing.report_line(file), err=True)
 
+    if docs is None:
+        require_data_folder(settings.data_dir)
     with Services(settings, command="eval run") as services:
         found = (
             documents_here(services, collection)
