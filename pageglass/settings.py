@@ -8,11 +8,13 @@ profile (pageglass.profiles), the defaults.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -494,7 +496,7 @@ _OWN_VARIABLES = {
 
 def _unknown_variables() -> list[str]:
     """Environment variables that look like ours and name nothing: typos, almost surely."""
-    known = {f"PAGEGLASS_{path.replace('.', '__').upper()}" for path, _ in iter_options()}
+    known = {_variable(path) for path, _ in iter_options()}
     sections = {f"PAGEGLASS_{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name
@@ -536,8 +538,10 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(f"no settings file {config}: PAGEGLASS_CONFIG must name a TOML file")
     unknown = _unknown_variables()
     if unknown:
+        known = [_variable(path) for path, _ in iter_options()]
         raise SettingsError(
-            f"unknown setting {unknown[0]}: see the settings table in the README for the names"
+            f"unknown setting {unknown[0]}{_did_you_mean(unknown[0].upper(), known)}: see the"
+            " settings table in the README for the names"
         )
     try:
         return _suited(Settings(**(flags or {})))
@@ -547,7 +551,71 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(f"an environment variable must be JSON: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(
-            f"setting {name}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        ) from None
+        raise SettingsError(_invalid(first["loc"], first["type"], first["msg"], config)) from None
+
+
+def _variable(path: str) -> str:
+    """The environment variable of an option."""
+    return f"PAGEGLASS_{path.replace('.', '__').upper()}"
+
+
+def _invalid(loc: tuple[int | str, ...], kind: str, message: str, config: Path) -> str:
+    """What is wrong with one value, where it comes from, and what may have been meant."""
+    parts = [str(part) for part in loc]
+    path, said = ".".join(parts), f"{message[0].lower()}{message[1:]}"
+    variable = _source_variable(parts)
+    in_file = variable is None and _in_file(config, parts)
+    if kind != "extra_forbidden":
+        if variable is not None:
+            return f"setting {path} ({variable}): {said}"
+        return f"{config}: setting {path}: {said}" if in_file else f"setting {path}: {said}"
+    section, name = parts[:-1], parts[-1]
+    model: Any = Settings
+    for part in section:
+        model = model.model_fields[part].annotation
+    hint = _did_you_mean(name, list(model.model_fields))
+    if not hint:
+        # Right, but in another section.
+        same = [path for path, _ in iter_options() if path.split(".")[-1] == name]
+        hint = _did_you_mean(same[0], same) if same else ""
+    where = str(config) if in_file else variable or "settings"
+    if section:
+        where += f": [{'.'.join(section)}]"
+    return f"{where} has no {name}{hint}: see the settings table in the README for the names"
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    """A question after the likely name, or nothing where nothing is like it."""
+
+    def plain(one: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", one.lower())
+
+    by_plain = {plain(one): one for one in known}
+    close = difflib.get_close_matches(plain(name), by_plain, n=1, cutoff=0.7)
+    return f"; did you mean {by_plain[close[0]]}?" if close else ""
+
+
+def _source_variable(parts: Sequence[str]) -> str | None:
+    """The environment variable that sets an option, alone or with its section."""
+    for length in range(len(parts), 0, -1):
+        wanted = _variable(".".join(parts[:length]))
+        for name in os.environ:
+            if name.upper() == wanted:
+                return name
+    return None
+
+
+def _in_file(config: Path, parts: Sequence[str]) -> bool:
+    """Whether the settings file sets an option."""
+    try:
+        value: Any = tomllib.loads(config.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    for part in parts:
+        if isinstance(value, list):
+            # Elements are named by their number.
+            return True
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = cast("dict[str, Any]", value)[part]
+    return True

@@ -106,3 +106,50 @@ def test_a_profiles_settings_are_valid() -> None:
         for section, values in profile.settings.items():
             model = type(getattr(load_settings(), section))
             assert model.model_validate(values).model_fields_set == set(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[search]\ntopk = 3\n", "pageglass.toml: [search] has no topk; did you mean top_k?"),
+        ("[serch]\ntop_k = 3\n", "pageglass.toml has no serch; did you mean search?"),
+        ("[search]\ndpi = 3\n", "pageglass.toml: [search] has no dpi; did you mean ingest.dpi?"),
+        ("[ingest.limits]\nfile = 3\n", "[ingest.limits] has no file; did you mean file_mb?"),
+        ("[search]\nxyzzy = 3\n", "pageglass.toml: [search] has no xyzzy: see the settings table"),
+        ('[search]\ntop_k = "many"\n', "pageglass.toml: setting search.top_k: input should be"),
+        ("search = 3\n", "pageglass.toml: setting search: input should be"),
+        ("[watch]\nignore = [1]\n", "pageglass.toml: setting watch.ignore.0: input should be"),
+        ("[server.weights]\nme = 0\n", "pageglass.toml: setting server.weights.me: input should"),
+        ("a = 1\nb =\n", "at line 2"),
+    ],
+)
+def test_an_error_in_the_file_names_it_and_the_likely_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pageglass.toml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PAGEGLASS_SEARCH__TOPK", "3", "did you mean PAGEGLASS_SEARCH__TOP_K?"),
+        ("PAGEGLASS_PROFLE", "cpu", "did you mean PAGEGLASS_PROFILE?"),
+        ("PAGEGLASS_SEARCH__TOP_K", "many", "setting search.top_k (PAGEGLASS_SEARCH__TOP_K): "),
+        ("PAGEGLASS_SEARCH", '{"topk": 3}', "PAGEGLASS_SEARCH: [search] has no topk; did you mean"),
+    ],
+)
+def test_an_error_in_the_environment_names_the_variable_and_the_likely_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # What the file says is right.
+    (tmp_path / "pageglass.toml").write_text("[search]\ntop_k = 3\n")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert said in str(caught.value)
