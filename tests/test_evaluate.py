@@ -345,7 +345,7 @@ def test_a_run_on_documents_that_are_indexed(docs: Path, tmp_path: Path) -> None
     args = ["--data-dir", data, "eval", "run", "--cases", file, "--out", out]
     nothing = eval_run(*args)
     assert nothing.exit_code == 1
-    assert "no document is indexed in the data folder" in nothing.stderr
+    assert "is no data folder" in nothing.stderr
     assert not out.exists()
     with Services(load_settings({"data_dir": data}), command="test") as services:
         list(services.ingest([docs]))
