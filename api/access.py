@@ -25,7 +25,8 @@ images, so this is about thirty searches."""
 _MINUTE = 60.0
 
 PUBLIC = frozenset(
-    "/ /docs /element.js /livez /openapi.json /page.css /page.js /readyz /version".split()
+    "/ /docs /docs.js /element.js /livez /openapi.json /page.css /page.js /readyz"
+    " /swagger-ui-bundle.js /swagger-ui.css /version".split()
 )
 """Paths that tell nothing about documents and are answered to everybody."""
 

@@ -70,6 +70,8 @@ def create_app(services: Services) -> FastAPI:
         summary="Ask a question, get an answer in which every claim points at a page you can see.",
         description=_DESCRIPTION,
         version=__version__,
+        # api.routes.web has a page that needs no other host.
+        docs_url=None,
         redoc_url=None,
         lifespan=_lifespan,
         responses=_problems(),

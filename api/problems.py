@@ -96,6 +96,19 @@ def described(text: str) -> dict[str, Any]:
     return {"description": text, "content": {ProblemResponse.media_type: {"schema": schema}}}
 
 
+def contents(*media_types: str) -> dict[str, Any]:
+    """What a response that is no JSON holds, for the description of the API: text as a string,
+    pictures and files as bytes (OpenAPI 3.1: a string with the media type of its bytes)."""
+    return {
+        kind: {
+            "schema": {"type": "string"}
+            if kind.startswith("text/")
+            else {"type": "string", "format": "binary", "contentMediaType": kind}
+        }
+        for kind in media_types
+    }
+
+
 def request_id_of(scope: Scope) -> str:
     """The request's id, as the middleware chose it."""
     return scope["state"]["request_id"]

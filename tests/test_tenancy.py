@@ -385,7 +385,7 @@ def test_every_operation_is_in_the_table(described: dict[str, tuple[str, str]]) 
 def test_what_is_public_is_known(world: World) -> None:
     assert {
         *("/", "/docs", "/element.js", "/livez", "/openapi.json", "/page.css", "/page.js"),
-        *("/readyz", "/version"),
+        *("/docs.js", "/readyz", "/swagger-ui-bundle.js", "/swagger-ui.css", "/version"),
     } == PUBLIC
     with world.client(None) as nobody:
         for path in PUBLIC:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from api import problems
 from api.routes import AskedQuestions, AskView, RequestId
 from api.streaming import Emit, Event, EventStream
 from pageglass.types import SearchResult
@@ -31,7 +32,7 @@ EVENT_STREAM = "text/event-stream"
             " `search` (SearchResponse) at once, `token`s (TokenEvent) as they are written,"
             " `citation`s (CitationEvent) as they were checked, `answer` (AnswerModel) in the end,"
             " or `error` (Problem).",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+            "content": problems.contents(EVENT_STREAM),
         }
     },
 )

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Request, Response
 from starlette.types import Scope
 
+from api import problems
 from api.chat_models import (
     ChatAnswer,
     ChatChoice,
@@ -76,7 +77,7 @@ def get_model(model: Annotated[str, Path(max_length=200)], view: SearchView) -> 
         200: {
             "description": "The answer, its sources listed below it; with `stream`, chunks of it"
             " (ChatChunk), ended by `[DONE]`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": problems.contents("text/event-stream"),
         }
     },
 )

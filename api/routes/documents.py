@@ -180,7 +180,7 @@ def get_page(
     response_class=Response,
     responses={
         200: {
-            "content": {"image/jpeg": {}, "image/webp": {}, "image/png": {}},
+            "content": problems.contents("image/jpeg", "image/webp", "image/png"),
             "description": "The page's image, of the type that Accept likes best; JPEG if in"
             " doubt.",
         },

@@ -13,6 +13,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
+from api import problems
 from api.routes import Administered, DocumentId, IngestView
 from api.view import View
 from pageglass.types import JobState
@@ -49,7 +50,16 @@ def list_jobs(
     return _jobs(view, tuple(state or ()), limit)
 
 
-@router.get("/jobs/events", response_class=StreamingResponse)
+@router.get(
+    "/jobs/events",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": problems.contents("text/event-stream"),
+            "description": "Events `jobs` (JobList), until one side closes.",
+        }
+    },
+)
 async def follow_jobs(view: IngestView, request: Request) -> StreamingResponse:
     """Follow the work as server-sent events: the jobs now, and again whenever something moved.
 

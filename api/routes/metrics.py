@@ -22,7 +22,10 @@ router = APIRouter(tags=["health"])
     "/metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {}}, "description": "Prometheus' text format."},
+        200: {
+            "content": problems.contents("text/plain"),
+            "description": "Prometheus' text format.",
+        },
         501: problems.described("The extra `observability` is not installed."),
     },
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Annotated
 
@@ -28,6 +29,20 @@ PAGE_POLICY = "; ".join(
 )
 """What the page may do: its own files and the API, and pictures it fetched itself. No markup is
 ever made of text, which the last line lets browsers hold us to."""
+
+DOCS_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data: blob:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""What the page of the API may do: as the search page, but Swagger UI makes markup of text."""
 
 _ASK_AGAIN = "no-cache"
 """Kept by browsers, but only as long as the server says that nothing changed."""
@@ -55,7 +70,12 @@ def slim(script: str) -> str:
 
 def _read(name: str, media_type: str, **headers: str) -> _File:
     text = files("api").joinpath("web", name).read_text()
-    data = (slim(text) if media_type == "text/javascript" else text).encode()
+    return _file(
+        (slim(text) if media_type == "text/javascript" else text).encode(), media_type, **headers
+    )
+
+
+def _file(data: bytes, media_type: str, **headers: str) -> _File:
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return _File(data, f"{media_type}; charset=utf-8", tag, named)
@@ -76,6 +96,24 @@ _ELEMENT = _read(
 )
 _PAGE_SCRIPT = _read("page.js", "text/javascript")
 _PAGE_STYLE = _read("page.css", "text/css")
+
+_DOCS = _read(
+    "docs.html",
+    "text/html",
+    Content_Security_Policy=DOCS_POLICY,
+    Referrer_Policy="no-referrer",
+    Cross_Origin_Opener_Policy="same-origin",
+)
+_DOCS_SCRIPT = _read("docs.js", "text/javascript")
+_SWAGGER_UI = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+
+
+@cache
+def _swagger_ui(name: str) -> _File:
+    """A file of Swagger UI, as the package fastapi-offline carries it."""
+    data = files("fastapi_offline").joinpath("static", name).read_bytes()
+    return _file(data, _SWAGGER_UI[name])
+
 
 Seen = Annotated[str | None, Header(alias="If-None-Match")]
 
@@ -102,3 +140,27 @@ async def page_script(seen: Seen = None) -> Response:
 async def page_style(seen: Seen = None) -> Response:
     """Give the search page's style."""
     return _PAGE_STYLE.answer(seen)
+
+
+@router.get("/docs")
+async def docs(seen: Seen = None) -> Response:
+    """Show the description of the API, by Swagger UI; nothing comes from another host."""
+    return _DOCS.answer(seen)
+
+
+@router.get("/docs.js")
+async def docs_script(seen: Seen = None) -> Response:
+    """Give the script that starts Swagger UI."""
+    return _DOCS_SCRIPT.answer(seen)
+
+
+@router.get("/swagger-ui-bundle.js")
+def swagger_ui_script(seen: Seen = None) -> Response:
+    """Give Swagger UI's script."""
+    return _swagger_ui("swagger-ui-bundle.js").answer(seen)
+
+
+@router.get("/swagger-ui.css")
+def swagger_ui_style(seen: Seen = None) -> Response:
+    """Give Swagger UI's style."""
+    return _swagger_ui("swagger-ui.css").answer(seen)
