@@ -21,6 +21,7 @@ from api.idempotency import NO_WRITES, Answers, Idempotency
 from api.keys import check_origin
 from api.middleware import BodyLimits, Heads, LocalOnly, RequestIds
 from api.routes import (
+    Authorize,
     Needs,
     ask,
     chat,
@@ -103,6 +104,11 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
+def _routes() -> list[APIRoute]:
+    """Every operation of the API."""
+    return [route for noun in _NOUNS for route in noun.router.routes if isinstance(route, APIRoute)]
+
+
 def _at_once(settings: Settings) -> int:
     """Questions worked on at a time: many where they wait for a model, else what keeps the cores
     busy, since more would only keep each other (and /livez) waiting for Python's lock."""
@@ -123,6 +129,7 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
         upload_bytes=server.upload_mb << 20,
         picture_bytes=services.settings.search.picture_mb << 20,
     )
+    app.add_middleware(Authorize, routes=_routes())
     app.add_middleware(
         Authenticate,
         keys=services.keys,
@@ -198,9 +205,7 @@ def _describe(app: FastAPI) -> None:
             if isinstance(dependency.call, Needs)
             for scope in dependency.call.scopes
         ]
-        for noun in _NOUNS
-        for route in noun.router.routes
-        if isinstance(route, APIRoute)
+        for route in _routes()
     }
     described = app.openapi
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from api.problems import one_line
 from generate.containment import plain_text
 from pageglass.boxes import format_boxes
+from pageglass.text import one_line
 from pageglass.types import Answer, Citation
 
 _NAME_CHARACTERS = 120

@@ -22,6 +22,7 @@ from api import printing
 from pageglass import __version__
 from pageglass.errors import DocumentNotFound, PageglassError, UsageError
 from pageglass.private import UMASK
+from pageglass.text import one_line
 from pageglass.types import DEFAULT_COLLECTION, Document, JobState, PageRef
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class _Commands(TyperGroup):
             code, message, status = "stopped", str(stop) or STOPPED, 130
         options = ctx.obj
         if isinstance(options, _Options) and options.json:
-            printing.print_json({"error": {"code": code, "message": printing.one_line(message)}})
+            printing.print_json({"error": {"code": code, "message": one_line(message)}})
         printing.print_error(message)
         raise typer.Exit(status)
 
@@ -628,7 +629,7 @@ def deletions(
         printing.print_json({"deletions": listed})
         return
     for one in held:
-        typer.echo(printing.one_line(f"held {one.collection}: {one.path}"))
+        typer.echo(one_line(f"held {one.collection}: {one.path}"))
     if held:
         typer.echo("say --remove to remove these documents, or --keep to keep them", err=True)
     else:
@@ -659,7 +660,7 @@ def check(
     for finding in [] if as_json else findings:
         mark = "repaired" if finding.repaired else "PROBLEM "
         advice = f" -> {finding.advice}" if finding.advice else ""
-        typer.echo(printing.one_line(f"{mark}  {finding.what}{advice}"))
+        typer.echo(one_line(f"{mark}  {finding.what}{advice}"))
     if not findings and not as_json:
         typer.echo("all matches")
     if any(not finding.repaired for finding in findings):
@@ -690,7 +691,7 @@ def backup(
     if as_json:
         printing.print_json(asdict(report))
         return
-    typer.echo(printing.one_line(f"{report.folder}: {report.files:,} files"))
+    typer.echo(one_line(f"{report.folder}: {report.files:,} files"))
     if not report.vectors:
         typer.echo("the vectors are on the Qdrant server: back that up, too", err=True)
 
@@ -725,7 +726,7 @@ def remove(
             else:
                 outcomes.append({"document": wanted, "outcome": "removed", "id": id})
                 if not as_json:
-                    typer.echo(printing.one_line(f"removed    {wanted}"))
+                    typer.echo(one_line(f"removed    {wanted}"))
     if as_json:
         printing.print_json({"documents": outcomes})
     if any(outcome["outcome"] == "failed" for outcome in outcomes):
@@ -1089,9 +1090,9 @@ def doctor(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         if as_json:
             continue
         mark = {True: "ok     ", False: "PROBLEM", None: "skipped"}[check.ok]
-        typer.echo(f"{mark}  {check.name}: {printing.one_line(check.found)}")
+        typer.echo(f"{mark}  {check.name}: {one_line(check.found)}")
         if check.advice:
-            typer.echo(f"         -> {printing.one_line(check.advice)}")
+            typer.echo(f"         -> {one_line(check.advice)}")
     ok = all(check.ok for check in checks)
     if as_json:
         printing.print_json({"ok": ok, "checks": [asdict(check) for check in checks]})
@@ -1329,7 +1330,7 @@ def _print_plan(
 
 def _print_action(action: PlannedAction) -> None:
     reason = f" ({action.reason})" if action.reason else ""
-    typer.echo(f"{action.action:<8}  {printing.one_line(action.path + reason)}")
+    typer.echo(f"{action.action:<8}  {one_line(action.path + reason)}")
     sys.stdout.flush()
 
 

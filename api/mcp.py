@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.backend import Backend
 from api.cited_text import place_of, whole_text
-from api.problems import invalid_fields, one_line
+from api.problems import invalid_fields
 from pageglass import __version__, prompts
 from pageglass.cancellation import Cancellation, Cancelled
 from pageglass.errors import MissingExtra, PageglassError
+from pageglass.text import one_line
 from pageglass.types import Hit, TextSource
 from pageglass.wire import AnswerModel, SearchResponse
 from retrieval.vlms.images import prompt_image

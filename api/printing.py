@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pageglass.text import one_line, printable
+
 if TYPE_CHECKING:
     from api.keys import Key
     from api.looking import Status
@@ -41,19 +43,9 @@ def print_error(message: str) -> None:
     typer.echo(typer.style(text, fg="red") if sys.stderr.isatty() else text, err=True)
 
 
-def printable(text: str) -> str:
-    """``text`` without what a terminal would act on: control, bidi and invisible characters."""
-    return "".join(_harmless(letter) for letter in text)
-
-
 def _whole(line: str) -> str:
     """A line made harmless, its columns kept."""
     return printable(line.replace("\n", " "))
-
-
-def one_line(text: str) -> str:
-    """``printable`` text on one line."""
-    return " ".join(printable(text).split())
 
 
 def report_line(report: FileReport) -> str:
@@ -284,12 +276,6 @@ def page_file(folder: Path, number: int, document_name: str, page: int) -> Path:
 def megabytes(size: int) -> str:
     """Bytes for people."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
-
-
-def _harmless(letter: str) -> str:
-    if letter.isprintable() or letter == "\n":
-        return letter
-    return " " if letter.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def _outcome_line(outcome: str, name: str, count: str | None, reason: str | None) -> str:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from api.chat_models import ChatError
 from pageglass.cancellation import Cancelled
 from pageglass.errors import Overload, PageglassError
+from pageglass.text import one_line
 from pageglass.wire import InvalidField, Problem
 
 _log = logging.getLogger(__name__)
@@ -211,8 +212,3 @@ def invalid_fields(errors: Sequence[Any]) -> Iterator[InvalidField]:
         field = ".".join(place[1:] or place)
         message = str(error["msg"]).removeprefix("Value error, ")
         yield InvalidField(field=field, message=one_line(message[:1].lower() + message[1:]))
-
-
-def one_line(text: str) -> str:
-    """``text`` on one line, however it was broken."""
-    return " ".join(text.split())

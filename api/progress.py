@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
-from api.printing import duration, job_line, one_line
+from api.printing import duration, job_line
 from api.time_left import TimeLeft
+from pageglass.text import one_line
 from pageglass.types import Document, Job
 
 if TYPE_CHECKING:

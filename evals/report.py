@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from api.printing import one_line, printable
 from evals import answers, plots, ranking
 from evals.answers import Mean, answer_contained, answer_matches, figure
 from evals.files import replace_file
@@ -30,6 +29,7 @@ from ingest.database import Database
 from pageglass import __version__
 from pageglass.errors import DocumentNotFound, MissingExtra, PageNotFound
 from pageglass.images import ImageStore
+from pageglass.text import one_line, printable
 from pageglass.types import Box, Citation, Page, PageRef
 
 try:

@@ -51,6 +51,12 @@ class _Found:
     word_results: Sequence[Sequence[tuple[str, float, _Quad]]]
 
 
+_SMALLEST = 8
+"""Pixels: nobody can read a letter that is not as high."""
+_NARROWEST = 8
+"""How many times as long as wide an image may be; a narrower one is put on white."""
+
+
 class Ocr:
     """Reads words from page images, on ``threads`` threads; the models load at the first page.
 
@@ -71,6 +77,16 @@ class Ocr:
         """
         with Image.open(io.BytesIO(image_jpeg)) as image:
             width, height = image.size
+            if min(width, height) < _SMALLEST:
+                return ()
+            # RapidOCR enlarges the shorter side to hundreds of pixels, the longer one with it.
+            least = max(width, height) // _NARROWEST
+            if min(width, height) < least:
+                canvas = Image.new("RGB", (max(width, least), max(height, least)), "white")
+                canvas.paste(image, (0, 0))
+                file = io.BytesIO()
+                canvas.save(file, "JPEG", quality=90)
+                image_jpeg = file.getvalue()
         found = self._load()(image_jpeg)
         if found.txts is None or found.boxes is None:
             return ()

@@ -26,6 +26,7 @@ from pydantic import (
 
 from pageglass import types
 from pageglass.boxes import format_boxes
+from pageglass.text import check_plain
 from pageglass.types import (
     AnswerStatus,
     Box,
@@ -65,7 +66,9 @@ def check_unicode(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(check_unicode)]
-Tag = Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[^\s,](?:[^,\n]*[^\s,])?$")]
+Label = Annotated[Text, AfterValidator(check_plain)]
+"""One line that is shown to others, without control characters."""
+Tag = Annotated[Label, Field(min_length=1, max_length=64, pattern=r"^[^\s,](?:[^,\n]*[^\s,])?$")]
 """A tag: one line, no comma, no space around it."""
 
 
@@ -700,7 +703,7 @@ class DocumentChange(_Request):
         }
     )
 
-    name: Text | None = Field(
+    name: Label | None = Field(
         default=None,
         min_length=1,
         max_length=255,

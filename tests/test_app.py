@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pymupdf
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -457,12 +458,70 @@ def test_other_sites_pages_are_kept_out(http: httpx.Client) -> None:
     elsewhere = {"Origin": "https://example.org"}
     response = http.post("/documents", files={"file": ("a.pdf", b"x")}, headers=elsewhere)
     assert_problem(response, 403, "origin-forbidden")
-    assert http.get("/livez", headers=elsewhere).status_code == 200
+    assert_problem(http.get("/documents", headers=elsewhere), 403, "origin-forbidden")
     rebound = http.get("/documents", headers={"Host": "evil.example.org"})
     assert_problem(rebound, 403, "origin-forbidden")
     host = f"localhost:{http.base_url.port}"
     own = {"Host": host, "Origin": f"http://{host}"}
     assert http.post("/search", json={"question": "ferry"}, headers=own).status_code == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("used_as", ["image", "script", "iframe", "empty"])
+def test_another_site_cannot_tell_which_files_are_here(
+    http: httpx.Client, services: Services, site: str, used_as: str
+) -> None:
+    """Browsers say whose page wants a picture, and what as; that it is refused tells nothing."""
+    sent = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": used_as, "Sec-Fetch-Mode": "no-cors"}
+    there = services.documents()[0].id
+    for id in (there, "0" * 32):
+        answer = http.get(f"/documents/{id}/pages/1/image", headers=sent)
+        assert_problem(answer, 403, "origin-forbidden")
+    assert http.get("/element.js", headers=sent).status_code == 200
+
+
+def test_a_link_from_another_site_and_pages_of_our_own_work(
+    http: httpx.Client, services: Services
+) -> None:
+    image = f"/documents/{services.documents()[0].id}/pages/1/image"
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "document"}
+    for headers in (link, {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Dest": "image"}, {}):
+        shown = http.get(image, headers=headers)
+        assert shown.status_code == 200
+        assert shown.headers["cross-origin-resource-policy"] == "same-origin"
+    assert http.get("/element.js").headers["cross-origin-resource-policy"] == "cross-origin"
+
+
+ODD_ADDRESSES = st.one_of(
+    st.sampled_from(["http://[", "http://]", "null", "http://[::1", "//", "http://a:b:c", "\x7f"]),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30),
+)
+
+
+@given(ODD_ADDRESSES, st.sampled_from(["GET", "POST"]))
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_odd_origin_or_host_is_no_error_of_ours(
+    http: httpx.Client, address: str, method: str
+) -> None:
+    for name in ("Origin", "Host", "Referer"):
+        try:
+            answer = http.request(
+                method, "/search", headers={name: address}, json={"question": "a"}
+            )
+        except (httpx.InvalidURL, httpx.LocalProtocolError):
+            continue  # the client does not send it
+        assert answer.status_code < 500, (name, address)
+
+
+@pytest.mark.parametrize("letter", ["\x00", "\x1b", "\n", "\x85", "\u202e", "\u2028"])
+def test_names_and_tags_have_no_control_characters(
+    http: httpx.Client, services: Services, letter: str
+) -> None:
+    document = services.documents()[0]
+    for change in ({"name": f"a{letter}b"}, {"tags": [f"a{letter}b"]}):
+        answer = http.patch(f"/documents/{document.id}", json=change)
+        assert_problem(answer, 422, "request-invalid")
+    assert services.document(document.id).name == document.name
 
 
 # The rest

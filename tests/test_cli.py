@@ -20,10 +20,11 @@ import pytest
 from PIL import Image
 
 from api.owner import Owner, OwnerLock
-from api.printing import one_line, page_file, printable
+from api.printing import page_file
 from api.services import Services
 from ingest.sources import FileState
 from pageglass.settings import Settings
+from pageglass.text import one_line, printable
 from tests.openai_server import openai_server
 from tests.qdrant_http import serve as qdrant_http
 from tests.test_app import FERRY, TURBINE, encrypted_pdf, pdf_without_pages

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pymupdf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFont
 
 from ingest.ocr import Ocr, line_words, reading_order
 from pageglass.errors import ModelError
@@ -163,3 +166,27 @@ boxes = st.tuples(shares, shares, shares, shares).map(
 def test_every_box_is_read_exactly_once(page: list[tuple[float, float, float, float]]) -> None:
     order = [i for line in reading_order(page) for i in line]
     assert sorted(order) == list(range(len(page)))
+
+
+@pytest.mark.parametrize("size", [(2, 1667), (1667, 2), (1, 1), (12, 4000), (4000, 12)])
+def test_strips_take_no_more_than_pages_do(ocr: Ocr, size: tuple[int, int]) -> None:
+    """RapidOCR made 450 million pixels of a page one point wide, and the worker was killed."""
+    file = io.BytesIO()
+    Image.new("RGB", size, "white").save(file, "JPEG")
+    began = time.monotonic()
+    assert ocr.read(file.getvalue()) == ()
+    assert time.monotonic() - began < 30
+
+
+def test_a_line_across_a_long_strip_is_read_where_it_stands(ocr: Ocr) -> None:
+    strip = Image.new("RGB", (3000, 60), "white")
+    font = ImageFont.load_default(size=36)
+    ImageDraw.Draw(strip).text((1500, 8), "pressure valve", fill="black", font=font)
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=95)
+    words = ocr.read(file.getvalue())
+    assert [word.text for word in words] == ["pressure", "valve"]
+    x0, y0, x1, y1 = words[0].box
+    assert 0.45 < x0 < x1 < 0.65
+    assert 0 <= y0 < y1 <= 1
+    assert y1 - y0 > 0.3

@@ -6,16 +6,21 @@ concerns the whole data folder, for callers who may see all of it, gets the serv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Request
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import access_of
+from api.access import Access, access_of
 from api.keys import KeyScope
-from api.problems import request_id_of
+from api.problems import pageglass_problem, request_id_of
 from api.services import Services
 from api.streaming import Questions
 from api.view import View
+from pageglass.errors import PageglassError
 
 
 class Needs:
@@ -27,8 +32,12 @@ class Needs:
     async def __call__(self, request: Request) -> View:
         """The view; KeyForbidden."""
         access = access_of(request.scope)
-        access.require(*self.scopes)
+        self.check(access)
         return View(request.app.state.services, access)
+
+    def check(self, access: Access) -> None:
+        """KeyForbidden where the caller has none of the scopes."""
+        access.require(*self.scopes)
 
 
 class NeedsAll(Needs):
@@ -36,10 +45,41 @@ class NeedsAll(Needs):
 
     async def __call__(self, request: Request) -> Any:
         """The services; KeyForbidden."""
-        access = access_of(request.scope)
-        access.require(*self.scopes)
-        access.require_all()
+        self.check(access_of(request.scope))
         return request.app.state.services
+
+    def check(self, access: Access) -> None:
+        """KeyForbidden where the caller has none of the scopes, or does not see everything."""
+        super().check(access)
+        access.require_all()
+
+
+class Authorize:
+    """Refuses what the caller's scope does not reach before a byte of the body is read.
+
+    Routes say what they need by a ``Needs``, which checks again when it gives out the view.
+    """
+
+    def __init__(self, app: ASGIApp, *, routes: Sequence[APIRoute]) -> None:
+        self._app = app
+        self._needs = [
+            (route, dependency.call)
+            for route in routes
+            for dependency in route.dependant.dependencies
+            if isinstance(dependency.call, Needs)
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http":
+            try:
+                for route, needs in self._needs:
+                    if route.matches(scope)[0] is Match.FULL:
+                        needs.check(access_of(scope))
+            except PageglassError as error:
+                await pageglass_problem(request_id_of(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def _services(request: Request) -> Services:

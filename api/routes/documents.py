@@ -15,10 +15,10 @@ from pydantic import AfterValidator
 from api import problems
 from api.etags import matches
 from api.highlight import ImageFormat, highlight
-from api.problems import one_line
 from api.routes import DocumentId, IngestView, LookView, PageNumber, SearchView
 from pageglass.boxes import parse_boxes
 from pageglass.errors import DocumentError, NotADocument, UsageError
+from pageglass.text import one_line
 from pageglass.types import Document, DocumentState
 from pageglass.wire import (
     CollectionList,

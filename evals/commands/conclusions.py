@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from api.cli import begin
-from api.printing import one_line, print_error, print_json
+from api.printing import print_error, print_json
 from evals.commands.output import AsJson, RunFile, keeping_nothing
 from pageglass.errors import PageglassError, UsageError
+from pageglass.text import one_line
 from pageglass.types import DEFAULT_COLLECTION, check_collection_name
 
 

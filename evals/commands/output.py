@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api import printing
+from pageglass.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,4 +86,4 @@ def print_excluded(lines: Iterable[str]) -> None:
     if excluded:
         typer.echo(f"excluded: {len(excluded)}", err=True)
     for line in excluded:
-        typer.echo(f"  {printing.one_line(line)}", err=True)
+        typer.echo(f"  {one_line(line)}", err=True)

@@ -21,6 +21,7 @@ from evals.commands.output import (
     scope_name,
 )
 from pageglass.errors import UsageError
+from pageglass.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,7 +176,7 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
             for kind, rows in tables.groups.items():
                 for name, row in rows.items():
                     table.add_row(
-                        printing.one_line(f"{kind}: {name}"),
+                        one_line(f"{kind}: {name}"),
                         *(_mean_cell(row[metric]) for metric in metrics),
                         str(row[metrics[0]].cases),
                         str(row[metrics[0]].documents),
@@ -189,7 +190,7 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
         typer.echo(f"a search took {half:.3f} s (median), {most:.3f} s (95th percentile)")
     print_excluded([*tables.excluded, *tables.failed_documents])
     for line in tables.remarks:
-        typer.echo(printing.one_line(line), err=True)
+        typer.echo(one_line(line), err=True)
 
 
 def _caution(documents: int) -> None:
@@ -270,7 +271,7 @@ def compare(
     _caution(found[0].documents)
     for what, ids in asdict(unpaired).items():
         if ids:
-            named = ", ".join(printing.one_line(id) for id in ids)
+            named = ", ".join(one_line(id) for id in ids)
             typer.echo(f"{what.replace('_', ' ')}: {len(ids)}: {named}", err=True)
 
 
@@ -327,7 +328,7 @@ def misses(ctx: typer.Context, run: RunFile, k: CutOff = None, as_json: AsJson =
         )
         about = f"{miss.document} p. {pages}{more}" if miss.pages else miss.document
         line = f"{miss.id}: {miss.cause}{where}: {miss.detail}; {about}; {miss.question}"
-        typer.echo(printing.one_line(line))
+        typer.echo(one_line(line))
 
 
 _PAGES_NAMED = 5
