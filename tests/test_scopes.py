@@ -20,7 +20,7 @@ WRITES = sorted(
     for route in _routes()
     for dependency in route.dependant.dependencies
     if isinstance(dependency.call, Needs)
-    for method in route.methods & {"POST", "PATCH", "DELETE"}
+    for method in (route.methods or set()) & {"POST", "PATCH", "DELETE"}
 )
 
 
