@@ -19,14 +19,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from evals.cases import Case
-from evals.evaluate import Watch, cases_about, documents_here
+from evals.evaluate import Watch, blank_run, cases_about, documents_here
 from evals.intervals import wilson
+from evals.partial import Partial, Resumed, fingerprint, say_nothing
 from ingest.thresholds import FittedThreshold
 from pageglass.errors import PageglassError, UsageError
 
@@ -227,33 +229,48 @@ def left_out(cases: Sequence[Supported], false_declines: float) -> LeftOut:
     )
 
 
+class _OtherModel(PageglassError):
+    """A case was answered by another model than the one that is calibrated."""
+
+
 def ask(
     services: Services,
     file: Path,
     *,
     collection: str,
     watch: Watch = lambda cases: cases,
+    keep: Path | None = None,
+    resumed: Resumed = say_nothing,
 ) -> Observed:
     """Ask every case of a file of a collection, as its users do.
 
     Cases that cannot be read, are not answered, or are answered by another model than the one in
-    use are excluded. RunError where the collection holds no document.
+    use are excluded. RunError where the collection holds no document. What is done is kept in the
+    file ``keep`` (evals.partial).
     """
-    cases, _ = cases_about(file, documents_here(services, collection))
+    cases, ids = cases_about(file, documents_here(services, collection))
     seen: list[Supported] = []
     excluded = list(cases.excluded)
-    for case in watch(cases.usable):
-        try:
-            answer = services.ask(case.question, collection=collection)
-        except PageglassError as error:
-            excluded.append(f"{case.id}: {error}")
-            continue
-        if answer.model != services.answering_model:
-            excluded.append(f"{case.id}: answered by {answer.model}, not by the model in use")
-            continue
-        seen.append(_supported(case, answer.support, answer.draft))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     model = services.answering_model
+
+    def ask(case: Case) -> Supported:
+        answer = services.ask(case.question, collection=collection)
+        if answer.model != model:
+            raise _OtherModel(f"answered by {answer.model}, not by the model in use")
+        return _supported(case, answer.support, answer.draft)
+
+    blank = blank_run(
+        services, cases, ids, cases_file=file, scope="collection", k=1, collection=collection
+    )
+    same = blank.model_dump(mode="json", exclude={"made_at", "cases_file"})
+    work = fingerprint(command="calibrate", run=same, model=model)
+    with Partial(keep, Supported, work, resumed) as kept:
+        for case in watch(cases.usable):
+            try:
+                seen.append(kept.once(case.id, partial(ask, case)))
+            except PageglassError as error:
+                excluded.append(f"{case.id}: {error}")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Observed(model, tuple(seen), tuple(excluded), digest, cases.remarks)
 
 

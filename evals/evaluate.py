@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from api.services import FileReport, Services
 from evals.answers import answer_record
 from evals.cases import Case, Cases, Shelf, read_cases
+from evals.partial import Partial, Resumed, fingerprint, say_nothing
 from evals.runs import (
     DEPTH,
     FUSION,
@@ -131,29 +133,32 @@ def evaluate(
     only: Sequence[str] | None = None,
     failed_documents: Sequence[str] = (),
     watch: Watch = lambda cases: cases,
+    keep: Path | None = None,
+    resumed: Resumed = say_nothing,
 ) -> Run:
     """Ask every case as users do; ``ids`` is each document's id by the name that cases give it.
 
     ``scope`` ``document`` searches only the case's document, ``collection`` all documents, or those
     of ``collection``, or ``only`` those with these ids. A question that cannot be asked is
     excluded, and an answer that does not come is a note; StoreError and ModelError where nothing
-    can be searched.
+    can be searched. What is done is kept in the file ``keep`` (evals.partial), and taken from there
+    by a later call for the same.
     """
     asker = _Asker(services)
     collections = None if collection is None else (collection,)
     outcomes: list[Outcome] = []
     excluded = list(cases.excluded)
-    for case in watch(cases.usable):
+
+    def ask(case: Case) -> Outcome:
         document = ids[case.document]
         within = (document,) if scope == "document" else None if only is None else tuple(only)
-        try:
-            outcome = asker.ask(case, document, Scope(collections, within), k)
-        except QuestionError as error:
-            excluded.append(f"case {case.id}: {error}")
-            continue
-        if answers:
-            outcome = _answered(services, outcome, collection, within or ())
-        outcomes.append(outcome)
+        outcome = asker.ask(case, document, Scope(collections, within), k)
+        return _answered(services, outcome, collection, within or ()) if answers else outcome
+
+    def complete(outcome: Outcome) -> bool:
+        # An answer that did not come may come the next time.
+        return outcome.answer is not None or not answers
+
     blank = blank_run(
         services,
         cases,
@@ -165,6 +170,14 @@ def evaluate(
         only=only,
         failed_documents=failed_documents,
     )
+    same = blank.model_dump(mode="json", exclude={"made_at", "cases_file"})
+    work = fingerprint(command="run", run=same, answers=answers)
+    with Partial(keep, Outcome, work, resumed) as kept:
+        for case in watch(cases.usable):
+            try:
+                outcomes.append(kept.once(case.id, partial(ask, case), keep=complete))
+            except QuestionError as error:
+                excluded.append(f"case {case.id}: {error}")
     return blank.model_copy(update={"outcomes": tuple(outcomes), "excluded": tuple(excluded)})
 
 

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from api.services import Services
 from evals.answers import Mean, mean_of
 from evals.cases import Case
 from evals.intervals import Columns, bootstrap, units
+from evals.partial import Partial, Resumed, fingerprint, say_nothing
 from evals.runs import Judgement, Outcome, PageKey, Run, RunError
 from generate.json_objects import json_objects
 from pageglass import prompts
@@ -116,6 +118,17 @@ class Judge:
         self._seconds = seconds
         self._pages = pages
         self._silent = 0
+
+    def work(self, what: str, *runs: Run) -> str:
+        """The fingerprint of judging these runs; earlier judgements are no part of it."""
+        answers = [
+            [one.model_dump(mode="json", exclude={"judgement", "rankings"}) for one in run.outcomes]
+            for run in runs
+        ]
+        prompt = prompts.judge_prompt()
+        return fingerprint(
+            command=what, answers=answers, prompt=prompt, model=self._vlm.name, pages=self._pages
+        )
 
     def judge(self, outcome: Outcome) -> Judgement:
         """Is the answer of ``outcome`` correct? It must have one; of a declined one that is known
@@ -255,21 +268,37 @@ def _read(reply: Reply, schema: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def judge_run(
-    run: Run, judge: Judge, *, told: Callable[[Outcome], None] = lambda outcome: None
+    run: Run,
+    judge: Judge,
+    *,
+    told: Callable[[Outcome], None] = lambda outcome: None,
+    keep: Path | None = None,
+    resumed: Resumed = say_nothing,
 ) -> Run:
     """``run`` with a judgement of every answer that was given. What was declined needs none, and
     loses what it had; a verdict of an earlier time stays where there is none now. ``told`` hears of
-    every outcome that was seen to."""
+    every outcome that was seen to. Verdicts are kept in ``keep`` (evals.partial)."""
     outcomes: list[Outcome] = []
-    for outcome in run.outcomes:
-        given = outcome.answer is not None and not outcome.answer.declined
-        judgement = judge.judge(outcome) if given else None
-        before = outcome.judgement
-        if judgement and judgement.correct is None and before and before.correct is not None:
-            judgement = before
-        outcomes.append(outcome.model_copy(update={"judgement": judgement}))
-        told(outcomes[-1])
+    with Partial(keep, Judgement, judge.work("judge", run), resumed) as kept:
+        for outcome in run.outcomes:
+            outcomes.append(_judged(outcome, judge, kept))
+            told(outcomes[-1])
     return run.model_copy(update={"outcomes": tuple(outcomes)})
+
+
+def _judged(outcome: Outcome, judge: Judge, kept: Partial[Judgement]) -> Outcome:
+    given = outcome.answer is not None and not outcome.answer.declined
+    judgement = None
+    if given:
+        judgement = kept.once(
+            outcome.case.id,
+            lambda: judge.judge(outcome),
+            keep=lambda verdict: verdict.correct is not None,
+        )
+    before = outcome.judgement
+    if judgement and judgement.correct is None and before and before.correct is not None:
+        judgement = before
+    return outcome.model_copy(update={"judgement": judgement})
 
 
 def new_verdicts(before: Iterable[Outcome], after: Iterable[Outcome]) -> int:
@@ -329,10 +358,16 @@ def judged(run: Run) -> Judged:
 
 
 def compare(
-    run: Run, other: Run, judge: Judge, *, told: Callable[[Preference], None] = lambda one: None
+    run: Run,
+    other: Run,
+    judge: Judge,
+    *,
+    told: Callable[[Preference], None] = lambda one: None,
+    keep: Path | None = None,
+    resumed: Resumed = say_nothing,
 ) -> list[Preference]:
     """Which run's answer is better, for every case that both answered; RunError where there is no
-    such case."""
+    such case. Preferences are kept in ``keep`` (evals.partial)."""
     others = {o.case.id: o for o in other.outcomes if o.answer is not None}
     pairs = [
         (outcome, others[outcome.case.id])
@@ -344,9 +379,16 @@ def compare(
     if not pairs:
         raise RunError("the two runs have no case in common that both answered")
     found: list[Preference] = []
-    for first, second in pairs:
-        found.append(judge.prefer(first, second))
-        told(found[-1])
+    with Partial(keep, Preference, judge.work("compare", run, other), resumed) as kept:
+        for first, second in pairs:
+            found.append(
+                kept.once(
+                    first.case.id,
+                    partial(judge.prefer, first, second),
+                    keep=lambda one: one.better is not None,
+                )
+            )
+            told(found[-1])
     return found
 
 

@@ -27,6 +27,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Literal, TypeVar
 
@@ -34,6 +36,7 @@ from api.services import Services
 from evals.answers import answer_contained, answer_matches, answer_record
 from evals.cases import Case
 from evals.intervals import wilson
+from evals.partial import Partial, Resumed, fingerprint, say_nothing
 from evals.runs import AnswerRecord, ProbeOutcome, Run, RunError, ScopeName
 from generate.excerpts import read_excerpts
 from generate.question import stem_of, stems
@@ -353,29 +356,45 @@ def ask_probes(
     probes: Sequence[Probe],
     *,
     told: Callable[[ProbeOutcome], None] = lambda outcome: None,
+    keep: Path | None = None,
+    resumed: Resumed = say_nothing,
 ) -> list[ProbeOutcome]:
-    """Have every probe answered from its pages. ModelError where nothing can answer."""
+    """Have every probe answered from its pages. ModelError where nothing can answer. Outcomes are
+    kept in ``keep`` (evals.partial)."""
+    settings = services.settings.model_dump(
+        mode="json", include={"models", "answer", "profile"}, exclude={"answer": {"api_key"}}
+    )
+    asked = [[one.kind, one.id, one.question, str(one.pages)] for one in probes]
+    work = fingerprint(command="probes", probes=asked, settings=settings)
     outcomes: list[ProbeOutcome] = []
-    for probe in probes:
+
+    def ask(probe: Probe) -> ProbeOutcome:
         began = perf_counter()
         answer = services.answer_from(probe.question, probe.pages)
         record = answer_record(answer, perf_counter() - began)
         fell, reason = fell_for_it(probe, record)
         if record.extractive and services.vlm is not None:
-            fell, reason = None, "the model was away, and pages were quoted instead"
-        outcomes.append(
-            ProbeOutcome(
-                kind=probe.kind,
-                id=probe.id,
-                question=probe.question,
-                document=probe.pages[0].document_id,
-                answer=record,
-                fell_for_it=fell,
-                reason=reason,
-            )
+            fell, reason = None, _AWAY
+        return ProbeOutcome(
+            kind=probe.kind,
+            id=probe.id,
+            question=probe.question,
+            document=probe.pages[0].document_id,
+            answer=record,
+            fell_for_it=fell,
+            reason=reason,
         )
-        told(outcomes[-1])
+
+    with Partial(keep, ProbeOutcome, work, resumed) as kept:
+        for number, probe in enumerate(probes):
+            name = f"{number} {probe.kind} {probe.id}"
+            outcome = kept.once(name, partial(ask, probe), keep=lambda one: one.reason != _AWAY)
+            outcomes.append(outcome)
+            told(outcome)
     return outcomes
+
+
+_AWAY = "the model was away, and pages were quoted instead"
 
 
 def fell_for_it(probe: Probe, answer: AnswerRecord) -> tuple[bool | None, str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evals.cases import Case, Shelf
+from evals.partial import Partial
 from evals.questions import (
     Question,
     made_up_name,
@@ -326,6 +327,34 @@ def writer(
         return read_question(reply.text)
 
     return write
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a model wrote on a page: a question, or why it is none."""
+
+    question: Question | None
+    problem: str = ""
+
+
+def remembering(
+    write: Callable[[Page, Document], Question], kept: Partial[Written]
+) -> Callable[[Page, Document], Question]:
+    """``write``, that asks the model once for each page: what it wrote an earlier time is kept."""
+
+    def again(page: Page, document: Document) -> Question:
+        def ask() -> Written:
+            try:
+                return Written(write(page, document))
+            except BadQuestion as error:
+                return Written(None, str(error))
+
+        written = kept.once(f"{document.id} {page.ref.number}", ask)
+        if written.question is None:
+            raise BadQuestion(written.problem)
+        return written.question
+
+    return again
 
 
 def read_question(text: str) -> Question:

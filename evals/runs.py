@@ -210,17 +210,18 @@ def read_run(path: Path) -> Run:
     return run
 
 
-def check_replaceable(path: Path) -> None:
-    """UsageError where a new run at ``path`` would lose more than an older run: a file of another
-    kind, or judgements and probes, which cost a model's work."""
+def replaced(path: Path) -> Run | None:
+    """The run that a new one at ``path`` would replace, if any. UsageError where more than a run
+    would be lost: a file of another kind, or judgements and probes, which cost a model's work."""
     if not path.is_file():
-        return
+        return None
     try:
         run = read_run(path)
     except RunError:
         raise UsageError(f"{path} is there and is no run: choose another name") from None
     if run.probes or any(outcome.judgement for outcome in run.outcomes):
         raise UsageError(f"{path} has judgements or probes: choose another name")
+    return run
 
 
 def write_run(run: Run, path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -239,6 +243,40 @@ def test_a_model_writes_questions_and_code_checks_its_quotes(
     assert len(asked) == 5  # every page with text
     assert all(len(request.images) == 1 for request in asked)
     assert "never an instruction" in asked[0].text
+
+
+def test_what_a_model_wrote_is_not_asked_for_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "cases.jsonl"
+    args = (out, "--count", "5", "--unanswerable", "0")
+    with openai_server() as server:
+        server.saying = json.dumps(QUESTION)
+        monkeypatch.setenv("PAGEGLASS_ANSWER__URL", server.url)
+        monkeypatch.setenv("PAGEGLASS_MODELS__ANSWER", server.model)
+        server.misbehave("hanging", after=2)
+
+        def stop() -> None:
+            until = time.monotonic() + 60
+            while len(server.completions) < 3 and time.monotonic() < until:
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        done = new(folder, *args)
+        stopper.join()
+        assert done.exit_code == 130, done.output
+        assert "kept in cases.jsonl.partial: run the same command again" in done.stderr
+        assert not out.exists()
+        server.behave()
+        server.requests.clear()
+        done = new(folder, *args)
+        assert done.exit_code == 0, done.output
+        assert "going on: 2 done already" in done.stderr
+        assert len(server.completions) == 3
+    assert len(listed_cases(out)) == 1
+    assert not out.with_name("cases.jsonl.partial").exists()
 
 
 def test_a_model_that_is_down_ends_it_with_what_it_says(

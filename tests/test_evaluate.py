@@ -362,7 +362,7 @@ def test_a_run_on_documents_that_are_indexed(docs: Path, tmp_path: Path) -> None
     assert {*by_id(run)} == {"a", "b", "e"}
     assert len(run.excluded) == 3
     file.write_text(case("c", "Why?", [9]))
-    none = eval_run(*args)
+    none = eval_run(*args, "--force")
     assert none.exit_code == 1
     assert "can be used: line 1: log.pdf has no page 9" in none.stderr
     assert {*by_id(read_run(out))} == {"a", "b", "e"}
@@ -375,7 +375,12 @@ def test_a_run_takes_the_place_of_nothing_but_a_run(docs: Path, tmp_path: Path) 
     file.write_text(case("a", "Why did the feed pump fail?", [1]))
     args = ["--data-dir", tmp_path / "mine", "eval", "run", "--docs", docs, "--cases", file]
     assert eval_run(*args, "--out", out).exit_code == 0
-    assert eval_run(*args, "--out", out).exit_code == 0
+    # Nobody is there to be asked.
+    first = out.read_bytes()
+    refused = eval_run(*args, "--out", out)
+    assert (refused.exit_code, out.read_bytes()) == (2, first)
+    assert "is there already: choose another name, or --force" in refused.stderr
+    assert eval_run(*args, "--out", out, "--force").exit_code == 0
     made = read_run(out)
     verdict = Judgement(model="m", prompt="p", correct=True)
     (one,) = made.outcomes
@@ -389,38 +394,96 @@ def test_a_run_takes_the_place_of_nothing_but_a_run(docs: Path, tmp_path: Path) 
         (file, "is what is read"),
     ):
         before = path.read_bytes()
-        refused = eval_run(*args, "--out", path)
+        refused = eval_run(*args, "--out", path, "--force")
         assert refused.exit_code == 2
         assert f"{path} {said}" in " ".join(refused.stderr.split())
         assert path.read_bytes() == before
 
 
-def test_a_run_that_is_stopped_says_that_nothing_was_kept(
+def test_a_run_that_is_stopped_goes_on(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, file, out = tmp_path / "mine", tmp_path / "cases.jsonl", tmp_path / "run.json"
-    file.write_text(case("a", "Why did the feed pump fail?", [1]))
+    kept = tmp_path / "run.json.partial"
+    questions = ("Why did the feed pump fail?", "When did the pump fail?", "How many lime trees?")
+    file.write_text("\n".join(case(str(n), q, [1]) for n, q in enumerate(questions)))
+    args = ("--data-dir", data, "eval", "run", "--cases", file, "--out", out)
     with openai_server() as server:
         monkeypatch.setenv("PAGEGLASS_RERANK__URL", server.url)
         with Services(load_settings({"data_dir": data}), command="test") as services:
             list(services.ingest([docs]))
-        server.misbehave("slow")
-        server.pause = 2
 
-        def stop() -> None:
-            until = time.monotonic() + 60
-            while not server.completions and time.monotonic() < until:
-                time.sleep(0.05)
-            os.kill(os.getpid(), signal.SIGINT)
+        def stopped(after: int) -> Result:
+            server.requests.clear()
+            server.misbehave("hanging", after=after)
 
-        stopper = threading.Thread(target=stop)
-        stopper.start()
-        done = eval_run("--data-dir", data, "eval", "run", "--cases", file, "--out", out)
-        stopper.join()
-    assert done.exit_code == 130, done.output
-    assert "stopped; nothing was kept" in done.stderr
-    assert "to go on" not in done.stderr
-    assert not out.exists()
+            def stop() -> None:
+                until = time.monotonic() + 60
+                while len(server.completions) <= after and time.monotonic() < until:
+                    time.sleep(0.05)
+                os.kill(os.getpid(), signal.SIGINT)
+
+            stopper = threading.Thread(target=stop)
+            stopper.start()
+            done = eval_run(*args)
+            stopper.join()
+            server.behave()
+            assert done.exit_code == 130, done.output
+            assert not out.exists()
+            return done
+
+        other = tmp_path / "other.json"
+        assert eval_run(*args[:-1], other).exit_code == 0
+        whole = len(server.completions)
+        each = whole // len(questions)
+        done = stopped(0)
+        assert "stopped before anything was done" in done.stderr
+        assert not kept.exists()
+        done = stopped(each)
+        said = f"what is done is kept in {kept.name}: run the same command again to go on"
+        assert said in " ".join(done.stderr.split())
+        assert len(kept.read_bytes().splitlines()) == 2
+        # As a crash would leave it.
+        kept.write_bytes(kept.read_bytes() + b'{"name": "1", "pie')
+        server.requests.clear()
+        done = eval_run(*args)
+        assert done.exit_code == 0, done.output
+        assert "going on: 1 done already" in done.stderr
+        assert len(server.completions) == whole - each
+    assert not kept.exists()
+    assert [one.case.id for one in read_run(out).outcomes] == ["0", "1", "2"]
+    for one, same in zip(read_run(out).outcomes, read_run(other).outcomes, strict=True):
+        assert one.rankings == same.rankings
+
+
+def test_what_was_kept_of_another_run_is_not_taken_over(
+    services: Services, docs: Path, tmp_path: Path
+) -> None:
+    list(services.ingest([docs]))
+    file, keep = tmp_path / "cases.jsonl", tmp_path / "run.json.partial"
+    file.write_text(case("a", "Why did the feed pump fail?", [1]))
+    chosen, ids = cases_about(file, documents_here(services))
+    resumed: list[int] = []
+
+    def once(k: int) -> Run:
+        return evaluate(
+            services,
+            chosen,
+            ids,
+            cases_file=file,
+            scope="collection",
+            k=k,
+            answers=True,
+            keep=keep,
+            resumed=resumed.append,
+        )
+
+    first = once(5)
+    assert once(5).outcomes == first.outcomes  # To the microsecond: it was not asked again.
+    assert resumed == [1]
+    assert once(4).outcomes != first.outcomes
+    assert once(5).outcomes != first.outcomes
+    assert resumed == [1]
 
 
 def test_a_run_on_a_folder_leaves_other_documents_alone(docs: Path, tmp_path: Path) -> None:
@@ -438,7 +501,7 @@ def test_a_run_on_a_folder_leaves_other_documents_alone(docs: Path, tmp_path: Pa
     assert first.outcomes[0].answer is not None
     # The index is kept, but what is gone from the folder is not searched.
     (docs / "harbour.pdf").unlink()
-    again = eval_run(*args, "--answers")
+    again = eval_run(*args, "--answers", "--force")
     assert "unchanged" in again.stderr
     second = read_run(out)
     assert [facts.name for facts in second.documents.values()] == ["log.pdf"]

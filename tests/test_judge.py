@@ -493,14 +493,23 @@ def test_verdicts_are_kept_where_judging_is_stopped(
 
         stopper = threading.Thread(target=stop)
         stopper.start()
-        done = invoke("judge", "run.json", "--url", server.url)
+        done = invoke("judge", "run.json", "--url", server.url, "--model", server.model)
         stopper.join()
     assert done.exit_code == 130, done.output
     verdicts = [o.judgement is not None for o in read_run(path / "run.json").outcomes]
     assert verdicts == [bool(judged_before), False]
     said = "new verdicts in run.json: 1" if judged_before else "the run is as it was"
     assert f"stopped; {said}" in done.stderr
-    assert "to go on" not in done.stderr
+    assert ("to go on" in done.stderr) is bool(judged_before)
+    with openai_server() as server:
+        server.context = 10_000
+        # The model's name, not its address, makes it the same judge.
+        again = invoke("judge", "run.json", "--url", server.url, "--model", server.model)
+        assert again.exit_code == 0, again.output
+        assert len(server.completions) == 2 - judged_before
+    verdicts = [o.judgement is not None for o in read_run(path / "run.json").outcomes]
+    assert verdicts == [True, True]
+    assert not list(path.glob("*.partial"))
 
 
 def test_the_key_is_from_the_environment(

@@ -16,9 +16,10 @@ from evals.commands.output import (
     RunFile,
     ScopeOption,
     interval,
-    keeping_nothing,
+    keeping,
     print_excluded,
     progress,
+    say_resumed,
     scope_name,
 )
 
@@ -112,7 +113,8 @@ def judge(
         try:
             judge = Judge(vlm, services, seconds=seconds, pages=pages)
             if pairwise is not None:
-                _compare(recorded, read_run(pairwise), judge, as_json)
+                with keeping(run, "compare") as kept:
+                    _compare(recorded, read_run(pairwise), judge, as_json, kept)
             else:
                 _judge(recorded, run, judge, as_json)
         finally:
@@ -128,13 +130,18 @@ def _judge(run: Run, file: Path, judge: Judge, as_json: bool) -> None:
 
     seen: list[Outcome] = []
     try:
-        with progress("judging", len(run.outcomes), as_json) as moved:
+        with (
+            keeping(file, "judge") as kept,
+            progress("judging", len(run.outcomes), as_json) as moved,
+        ):
 
             def told(outcome: Outcome) -> None:
                 seen.append(outcome)
                 moved(outcome)
 
-            done = judge_run(run, judge, told=told)
+            done = judge_run(run, judge, told=told, keep=kept, resumed=say_resumed)
+            if new := new_verdicts(run.outcomes, done.outcomes):
+                write_run(done, file)
     except KeyboardInterrupt:
         new = new_verdicts(run.outcomes, seen)
         if not new:
@@ -142,11 +149,9 @@ def _judge(run: Run, file: Path, judge: Judge, as_json: bool) -> None:
         rest = run.outcomes[len(seen) :]
         write_run(run.model_copy(update={"outcomes": (*seen, *rest)}), file)
         raise KeyboardInterrupt(
-            f"stopped; new verdicts in {file}: {new}; the same command judges all again"
+            f"stopped; new verdicts in {file}: {new}; run the same command again to go on"
         ) from None
-    new, found = new_verdicts(run.outcomes, done.outcomes), judged(done)
-    if new:
-        write_run(done, file)
+    found = judged(done)
     if as_json:
         printing.print_json(asdict(found))
     else:
@@ -164,14 +169,14 @@ def _judge(run: Run, file: Path, judge: Judge, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _compare(run: Run, other: Run, judge: Judge, as_json: bool) -> None:
+def _compare(run: Run, other: Run, judge: Judge, as_json: bool, kept: Path) -> None:
     from collections import Counter
     from dataclasses import asdict
 
     from evals.judge import compare, preferred
 
-    with keeping_nothing(), progress("comparing", len(run.outcomes), as_json) as moved:
-        preferences = compare(run, other, judge, told=moved)
+    with progress("comparing", len(run.outcomes), as_json) as moved:
+        preferences = compare(run, other, judge, told=moved, keep=kept, resumed=say_resumed)
     share = preferred(preferences)
     counts = Counter(one.better for one in preferences)
     excluded = [f"{one.case.id}: {one.reason}" for one in preferences if one.better is None]
@@ -317,9 +322,12 @@ def probes(
             seed=seed,
             limit=limit,
         )
-        with keeping_nothing(), progress("asking", len(made.probes), as_json) as moved:
-            outcomes = ask_probes(services, made.probes, told=moved)
-    write_run(run.model_copy(update={"probes": tuple(outcomes)}), out)
+        with keeping(out, "probes") as kept:
+            with progress("asking", len(made.probes), as_json) as moved:
+                outcomes = ask_probes(
+                    services, made.probes, told=moved, keep=kept, resumed=say_resumed
+                )
+            write_run(run.model_copy(update={"probes": tuple(outcomes)}), out)
     excluded = [*chosen.excluded, *made.excluded]
     if as_json:
         printing.print_json(

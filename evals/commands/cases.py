@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from api.cli import begin
+from evals.commands.output import keeping, say_resumed
 from pageglass.errors import UsageError
 
 
@@ -46,7 +47,8 @@ def new(
     from api.backend import open_backend
     from api.vision import load_vision_models
     from evals.cases import append_cases, listed_cases
-    from evals.proposing import propose, writer
+    from evals.partial import Partial, fingerprint
+    from evals.proposing import Written, propose, remembering, writer
     from evals.review import rejected_file
     from retrieval.profiles import Checkpoints, chosen_models
 
@@ -64,6 +66,13 @@ def new(
         vision = load_vision_models(settings, chosen_models(settings), Checkpoints.of(settings))
         stack.callback(vision.close)
         vlm = vision.answer
+        write = None
+        if vlm is not None:
+            path = stack.enter_context(keeping(out))
+            work = fingerprint(command="new", model=vlm.name)
+            kept = stack.enter_context(Partial(path, Written, work, say_resumed))
+            seconds = settings.answer.seconds
+            write = remembering(writer(vlm, backend.page_image, seconds=seconds), kept)
         status = stack.enter_context(console.status("reading pages"))
         proposals = propose(
             documents,
@@ -73,18 +82,18 @@ def new(
             unanswerable=unanswerable,
             known=known,
             rejected=rejected,
-            write=writer(vlm, backend.page_image, seconds=settings.answer.seconds) if vlm else None,
+            write=write,
             model=vlm.name if vlm else None,
             looked=lambda pages: status.update(f"read {pages} pages"),
         )
-    for reason, times in sorted(proposals.dropped.items()):
-        typer.echo(f"dropped {times}: {reason}", err=True)
-    if not proposals.cases:
-        raise UsageError(
-            "no page is left that a question can be made of: index more documents, or use a profile"
-            " with a model that looks at pages"
-        )
-    append_cases(out, proposals.cases)
+        for reason, times in sorted(proposals.dropped.items()):
+            typer.echo(f"dropped {times}: {reason}", err=True)
+        if not proposals.cases:
+            raise UsageError(
+                "no page is left that a question can be made of: index more documents, or use a"
+                " profile with a model that looks at pages"
+            )
+        append_cases(out, proposals.cases)
     without = sum(not case.answerable for case in proposals.cases)
     by = proposals.model or "rules"
     typer.echo(

@@ -10,7 +10,7 @@ import typer
 
 from api.cli import begin
 from api.printing import print_error, print_json
-from evals.commands.output import AsJson, RunFile, keeping_nothing
+from evals.commands.output import AsJson, RunFile, keeping, say_resumed
 from pageglass.errors import PageglassError, UsageError
 from pageglass.text import one_line
 from pageglass.types import DEFAULT_COLLECTION, check_collection_name
@@ -76,12 +76,14 @@ def calibrate(
         else:
             assert services is not None and cases is not None
             shown = Console(stderr=True)
-            with keeping_nothing():
+            with keeping(settings.data_dir / collection, "calibrate") as kept:
                 observed = fitting.ask(
                     services,
                     cases,
                     collection=collection,
                     watch=lambda of: track(of, "asking", console=shown, disable=as_json),
+                    keep=kept,
+                    resumed=say_resumed,
                 )
         for fitted in services.thresholds.list([collection]) if services is not None else ():
             if fitted.model == observed.model:

@@ -36,14 +36,25 @@ def scope_name(scope: str) -> ScopeName:
 
 
 @contextmanager
-def keeping_nothing() -> Generator[None]:
-    """Says so where the work is stopped half way."""
+def keeping(beside: Path, what: str = "") -> Generator[Path]:
+    """The file beside another in which finished pieces are kept; it goes once all is done. Where
+    the work is stopped half way, says what comes of it."""
+    beside = beside.resolve()
+    kept = beside.with_name(".".join(filter(None, (beside.name, what, "partial"))))
     try:
-        yield
+        yield kept
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "stopped; nothing was kept: the same command asks everything again"
+            f"stopped; what is done is kept in {kept.name}: run the same command again to go on"
+            if kept.exists()
+            else "stopped before anything was done"
         ) from None
+    kept.unlink(missing_ok=True)
+
+
+def say_resumed(pieces: int) -> None:
+    """Say on standard error what was done already."""
+    typer.echo(f"going on: {pieces} done already", err=True)
 
 
 @contextmanager
@@ -73,7 +84,8 @@ def print_table(table: Table) -> None:
     # On a narrow terminal figures break over lines; nothing is cut, and names stay whole.
     for column in table.columns:
         column.overflow = "fold"
-    table.columns[0].no_wrap = True
+    table.columns[0].no_wrap = table.columns[0].max_width is None
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
     console = Console(highlight=False, markup=False)
     console.print(table) if console.is_terminal else Console(
         highlight=False, markup=False, width=500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +16,10 @@ from evals.commands.output import (
     RunFile,
     ScopeOption,
     interval,
-    keeping_nothing,
+    keeping,
     print_excluded,
     print_table,
+    say_resumed,
     scope_name,
 )
 from pageglass.errors import UsageError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from evals.misses import Cause, PageCause
     from evals.ranking import Difference, Mean, RankingTables
+    from evals.runs import Run
 
 CutOff = Annotated[
     int | None, typer.Option("-k", min=1, max=50, help="Pages looked at; default: the run's.")
@@ -54,6 +57,7 @@ def run(
     scope: ScopeOption = "collection",
     k: Annotated[int, typer.Option("-k", min=1, max=50, help="Pages looked at.")] = 5,
     answers: Annotated[bool, typer.Option("--answers", help="Answer, too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older run.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask every case of documents that are indexed, and record rankings and answers in a file.
@@ -80,13 +84,15 @@ def run(
     )
     from evals.files import check_output
     from evals.ranking import ranking_tables
-    from evals.runs import check_replaceable, write_run
+    from evals.runs import replaced, write_run
 
     within = scope_name(scope)
     check_output(out, inputs=[cases])
-    check_replaceable(out)
+    older = replaced(out)
     if docs is not None and collection is not None:
         raise UsageError("--docs is a collection of its own: leave --collection out")
+    if older is not None and not force and not _may_replace(out, older):
+        raise UsageError(f"{out} is there already: choose another name, or --force")
     if docs is not None and ctx.obj.data_dir is None:
         settings = settings.model_copy(update={"data_dir": index_folder(docs)})
 
@@ -105,7 +111,7 @@ def run(
         chosen, ids = cases_about(cases, found)
         check_usable(cases, chosen)
         errors = Console(stderr=True)
-        with keeping_nothing():
+        with keeping(out) as kept:
             run = evaluate(
                 services,
                 chosen,
@@ -118,13 +124,27 @@ def run(
                 only=found.only,
                 failed_documents=found.failed,
                 watch=lambda usable: track(usable, "asking", console=errors, disable=as_json),
+                keep=kept,
+                resumed=say_resumed,
             )
-    write_run(run, out)
+            write_run(run, out)
     if as_json:
         printing.print_json({"run": str(out), **_tables_json(ranking_tables(run))})
         return
     _print_tables(ranking_tables(run), groups=False)
     typer.echo(f"{out}: {len(run.outcomes)} cases; `pageglass eval table {out}` says more")
+
+
+_NAME_WIDTH = 17
+"""Longer names break over lines, so that the table of kinds fits into 80 columns."""
+
+
+def _may_replace(path: Path, older: Run) -> bool:
+    """Ask whether a run may be written over; where nobody can answer, it may not."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    question = f"{path} is a run of {len(older.outcomes)} cases, made {older.made_at}: replace it?"
+    return typer.confirm(question, err=True)
 
 
 def table(ctx: typer.Context, run: RunFile, k: CutOff = None, as_json: AsJson = False) -> None:
@@ -161,18 +181,24 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
     if not metrics:
         typer.echo("no case can be scored: none is answerable and names a page with the evidence")
     else:
-        table = Table("ranking", *metrics, *(f"{name} to search" for name in metrics[:2]), "n")
+        heads = [name.replace("@", "\n@") for name in metrics]
+        table = Table("ranking", *heads, "n")
         for variant in tables.variants:
-            moved = {one.metric: one for one in variant.differences}
             table.add_row(
                 variant.ranking,
                 *(_mean_cell(variant.scores[name]) for name in metrics),
-                *(_difference_cell(moved[name]) if moved else "" for name in metrics[:2]),
                 str(variant.scores[metrics[0]].cases),
             )
         print_table(table)
+        moved = Table("ranking", *(f"{name} to search" for name in metrics[:2]))
+        for variant in tables.variants:
+            if by := {one.metric: one for one in variant.differences}:
+                moved.add_row(variant.ranking, *(_difference_cell(by[n]) for n in metrics[:2]))
+        if moved.row_count:
+            print_table(moved)
         if groups:
-            table = Table("cases of search", *metrics, "n", "documents")
+            table = Table("cases of search", *heads, "n", "docs")
+            table.columns[0].max_width = _NAME_WIDTH
             for kind, rows in tables.groups.items():
                 for name, row in rows.items():
                     table.add_row(
@@ -183,7 +209,7 @@ def _print_tables(tables: RankingTables, *, groups: bool) -> None:
                     )
             print_table(table)
         cases = f"{tables.cases} cases of {tables.documents} documents, scope {tables.scope}"
-        typer.echo(f"{cases}; intervals: 95 %, bootstrap over documents")
+        typer.echo(f"{cases}\nintervals: 95 %, bootstrap over documents")
         _caution(tables.documents)
     if tables.seconds is not None:
         half, most = tables.seconds
@@ -204,7 +230,10 @@ def _caution(documents: int) -> None:
 
 
 def _mean_cell(mean: Mean) -> str:
-    return interval(mean.value, mean.low, mean.high)
+    """The interval below the figure: a table of four metrics fits into 80 columns so."""
+    if mean.low is None or mean.high is None:
+        return interval(mean.value, mean.low, mean.high)
+    return f"{mean.value:.3f}\n{mean.low:.3f}-{mean.high:.3f}"
 
 
 def _difference_cell(one: Difference) -> str:
