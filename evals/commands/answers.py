@@ -22,6 +22,7 @@ from evals.commands.output import (
     say_resumed,
     scope_name,
 )
+from pageglass.text import one_line
 
 if TYPE_CHECKING:
     from evals.answers import Mean
@@ -352,14 +353,14 @@ def probes(
         )
     print_excluded(excluded)
     for line in chosen.remarks:
-        typer.echo(printing.one_line(line), err=True)
+        typer.echo(one_line(line), err=True)
 
 
 def _print_means(
     title: str, figures: Sequence[str], rows: Mapping[str, Mapping[str, Mean]]
 ) -> None:
     used = {
-        printing.one_line(name): [_mean(row[figure]) for figure in figures]
+        one_line(name): [_mean(row[figure]) for figure in figures]
         for name, row in rows.items()
         if any(row[figure].n for figure in figures)
     }
