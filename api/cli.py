@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast, get_args
 import typer
 from typer.core import TyperGroup
 
-from api import printing
+from api import completion, printing
 from pageglass import __version__
 from pageglass.errors import DocumentNotFound, PageglassError, UsageError
 from pageglass.private import UMASK
@@ -95,7 +95,6 @@ app = typer.Typer(
     name="pageglass",
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -125,15 +124,33 @@ JsonFlag = Annotated[
 ]
 CollectionFilter = Annotated[
     str | None,
-    typer.Option("--collection", "-c", metavar="NAME", help="Only this collection; default: all."),
+    typer.Option(
+        "--collection",
+        "-c",
+        metavar="NAME",
+        help="Only this collection; default: all.",
+        autocompletion=completion.collections,
+    ),
 ]
 IntoCollection = Annotated[
     str,
-    typer.Option("--collection", "-c", metavar="NAME", help="The collection they belong to."),
+    typer.Option(
+        "--collection",
+        "-c",
+        metavar="NAME",
+        help="The collection they belong to.",
+        autocompletion=completion.collections,
+    ),
 ]
 Documents = Annotated[
     list[str] | None,
-    typer.Option("--document", "-d", metavar="ID", help="Only this document; may be repeated."),
+    typer.Option(
+        "--document",
+        "-d",
+        metavar="ID",
+        help="Only this document; may be repeated.",
+        autocompletion=completion.documents,
+    ),
 ]
 TopK = Annotated[
     int | None,
@@ -401,7 +418,12 @@ def search(
 def extract(
     ctx: typer.Context,
     documents: Annotated[
-        list[str], typer.Argument(metavar="DOCUMENT...", help="Ids or names, as in status.")
+        list[str],
+        typer.Argument(
+            metavar="DOCUMENT...",
+            help="Ids or names, as in status.",
+            autocompletion=completion.documents,
+        ),
     ],
     schema: Annotated[
         Path, typer.Option(metavar="FILE", help="A JSON schema of what to look for.")
@@ -533,7 +555,10 @@ def jobs(
 def retry(
     ctx: typer.Context,
     documents: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID|NAME]...", help="As in status.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ID|NAME]...", help="As in status.", autocompletion=completion.documents
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All that were given up.")] = False,
     collection: CollectionFilter = None,
@@ -566,7 +591,12 @@ def retry(
 @app.command(short_help="Stop work on documents.")
 def cancel(
     ctx: typer.Context,
-    documents: Annotated[list[str], typer.Argument(metavar="ID|NAME", help="As in status.")],
+    documents: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID|NAME", help="As in status.", autocompletion=completion.documents
+        ),
+    ],
     collection: CollectionFilter = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -700,7 +730,12 @@ def backup(
 def remove(
     ctx: typer.Context,
     documents: Annotated[
-        list[str], typer.Argument(metavar="ID|NAME", help="Ids or file names, as in status.")
+        list[str],
+        typer.Argument(
+            metavar="ID|NAME",
+            help="Ids or file names, as in status.",
+            autocompletion=completion.documents,
+        ),
     ],
     collection: CollectionFilter = None,
     as_json: JsonFlag = False,
@@ -850,7 +885,10 @@ def keys_add(
     ],
     collection: Annotated[
         list[str] | None,
-        typer.Option(help="It sees this collection only; may be repeated; default: all."),
+        typer.Option(
+            help="It sees this collection only; may be repeated; default: all.",
+            autocompletion=completion.collections,
+        ),
     ] = None,
     origin: Annotated[
         list[str] | None,
