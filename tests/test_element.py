@@ -347,6 +347,119 @@ def test_hostile_names_and_pages_stay_text(server: str, tabs: OpenTab) -> None:
     assert not any("evil.example" in url for url in tab.requests)
 
 
+def cited_answer(document: str, boxes: list[list[float]], **more: Any) -> str:
+    """The events of an answer that cites these boxes of a document's first page."""
+    said = {
+        "document_id": document,
+        "document_name": "ferry.pdf",
+        "page": 1,
+        "page_label": "1",
+        "quote": "Item Price Row 22 Lamp 12 euros",
+        "boxes": boxes,
+        "verified": True,
+        "image_url": f"/documents/{document}/pages/1/image?highlight="
+        + ".".join("-".join(str(round(10_000 * share)) for share in box) for box in boxes),
+        **more,
+    }
+    answer = {
+        "answer": "12 euros",
+        "answer_status": "answered",
+        "extractive": True,
+        "citations": [said],
+        "pages": [],
+        "model": "tiny",
+        "timings_ms": {},
+        "usage": [],
+        "notes": [],
+    }
+    return f"event: answer\ndata: {json.dumps(answer)}\n\n"
+
+
+HEAD = [0.1, 0.1, 0.8, 0.12]
+ROW = [0.1, 0.72, 0.8, 0.74]
+COLUMNS = [[0.1, 0.80, 0.45, 0.82], [0.1, 0.83, 0.45, 0.85], [0.55, 0.1, 0.9, 0.12]]
+LONG = [[0.1, 0.02 * line, 0.9, 0.02 * line + 0.012] for line in range(2, 49)]
+SPOTS = [[0.1, at, 0.102, at + 0.001] for at in (0.05, 0.2, 0.35, 0.5, 0.65, 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "marks", "rest"),
+    [
+        ([HEAD, ROW], 2, 0),
+        ([HEAD], 1, 0),
+        ([HEAD, [0.1, 0.13, 0.8, 0.15]], 1, 0),
+        (COLUMNS, 2, 0),
+        (LONG, 4, 1),
+        (SPOTS, 6, 3),
+    ],
+    ids=["head and row", "line", "lines", "columns", "long", "spots"],
+)
+def test_every_mark_of_a_quote_is_shown_or_counted_and_can_be_reached(
+    server: str, tabs: OpenTab, boxes: list[list[float]], marks: int, rest: int
+) -> None:
+    page = tabs(server).page
+    documents = httpx.get(f"{server}/documents").json()["documents"]
+    [ferry] = [one["id"] for one in documents if one["name"] == "ferry.pdf"]
+    body = cited_answer(ferry, boxes)
+    page.route("**/ask", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    ask(page, "What does the lamp of row 22 cost?")
+    citation = page.get_by_role("list", name="Citations").get_by_role("button")
+    strips = citation.locator(".strip")
+    expect(strips).to_have_count(min(3, marks))
+    # What a strip shows of the page, from top to bottom, as shares of it.
+    seen = strips.evaluate_all(
+        """(strips) => strips.map((strip) => {
+            const [part, page] = [strip, strip.firstChild].map((n) => n.getBoundingClientRect());
+            return [(part.top - page.top) / page.height, (part.bottom - page.top) / page.height];
+        })"""
+    )
+    inside = [any(top <= y0 and y1 <= bottom for top, bottom in seen) for _, y0, _, y1 in boxes]
+    assert all(inside) is (rest == 0)
+    assert all(bottom - top < 0.4 for top, bottom in seen)
+    if rest:
+        expect(citation).to_contain_text(f"{rest} more mark")
+        words = citation.locator(".quote")
+        assert words.evaluate("(words) => !words.closest('.seen')")  # Not for readers' ears alone.
+
+    citation.click()
+    dialog = viewer(page)
+    loaded(dialog.locator("img"))
+    if marks == 1:
+        expect(dialog.get_by_role("button", name="Next mark")).to_have_count(0)
+        return
+    reached: list[str] = []
+    for number in range(1, marks + 1):
+        expect(dialog.get_by_role("status")).to_contain_text(f"mark {number} of {marks}")
+        expect(dialog.locator(".current")).to_be_in_viewport()
+        reached.append(dialog.locator(".current").get_attribute("style") or "")
+        dialog.get_by_role("button", name="Next mark").click()
+    assert len(set(reached)) == marks
+    expect(dialog.get_by_role("status")).to_contain_text(f"mark 1 of {marks}")
+    page.keyboard.press("p")
+    expect(dialog.get_by_role("status")).to_contain_text(f"mark {marks} of {marks}")
+    page.keyboard.press("n")
+    expect(dialog.get_by_role("status")).to_contain_text(f"mark 1 of {marks}")
+    page.keyboard.press("ArrowRight")
+    expect(dialog.get_by_role("status")).to_contain_text("Page 2 of")
+    expect(dialog.get_by_role("button", name="Next mark")).to_have_count(0)
+
+
+def test_marks_are_reached_on_a_phone(server: str, tabs: OpenTab) -> None:
+    page = tabs(server, **PHONE, is_mobile=True, has_touch=True, bypass_csp=True).page
+    documents = httpx.get(f"{server}/documents").json()["documents"]
+    [ferry] = [one["id"] for one in documents if one["name"] == "ferry.pdf"]
+    body = cited_answer(ferry, [HEAD, ROW])
+    page.route("**/ask", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    ask(page, "What does the lamp of row 22 cost?")
+    citation = page.get_by_role("list", name="Citations").get_by_role("button")
+    expect(citation.locator(".quote")).to_be_in_viewport()
+    citation.tap()
+    loaded(viewer(page).locator("img"))
+    viewer(page).get_by_role("button", name="Next mark").tap()
+    expect(viewer(page).locator(".current")).to_be_in_viewport()
+    assert serious(page) == []
+
+
 # The viewer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -63,9 +64,12 @@ class _File:
 
 
 def slim(script: str) -> str:
-    """The script without indentation, blank lines, and lines that are comments."""
+    """The script without indentation, blank lines, and lines that are comments; its style without
+    the room between tokens."""
+    style = re.compile(r"(?<=const STYLE = `)[^`]*")
+    script = style.sub(lambda found: re.sub(r"\s*([{};,]|:(?=\s))\s*", r"\1", found[0]), script)
     lines = (line.strip() for line in script.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith(("//", "/**")))
+    return "\n".join(line for line in lines if line and not line.startswith(("//", "/**", "* ")))
 
 
 def _read(name: str, media_type: str, **headers: str) -> _File:

@@ -83,7 +83,7 @@ select { background: var(--surface); border: 0; max-width: 14em }
 .number, .badge { padding: 0 8px; border-radius: 99px; font-size: .82em }
 .quote { font-family: var(--reading); background: var(--mark); padding: .08em .3em;
 	border-radius: 4px; box-decoration-break: clone }
-.strip { display: block; overflow: hidden; max-width: 44em; border: 1px solid var(--border);
+.strip { display: block; position: relative; overflow: hidden; max-width: 44em; border: 1px solid var(--border);
 	border-radius: 8px; margin-block-end: 4px; background: #fff }
 .strip img { display: block; width: 100% }
 .flag { display: block; font-weight: 600; font-size: .86em }
@@ -116,6 +116,8 @@ header { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: 8px 12px; pad
 .stage, aside { overflow: auto; padding: 16px; outline-offset: -3px }
 .stage { text-align: center;
 	background: light-dark(#ecebe6, #111417) }
+.sheet { position: relative; display: inline-block }
+.current { position: absolute; outline: 3px solid #c2410c; border-radius: 2px }
 .stage img { background: #fff; box-shadow: 0 2px 18px #00000038; vertical-align: top }
 aside { display: grid; gap: 18px; align-content: start;
 	border-inline-start: 1px solid var(--border); font-size: .93em }
@@ -155,6 +157,9 @@ const RETRIEVERS = {
 	patches: "look of the page", clip: "page as a picture",
 };
 const BOXES = /^\d+(-\d+){3}(\.\d+(-\d+){3}){0,99}$/;
+const GAP = 0.06;
+const MARK_HEIGHT = 0.42;
+const STRIPS = 3;
 const VERDICTS = {
 	answered: "Answer, its quotes verified", unverified: "Not verified: check the pages",
 	not_found: "Not found in these documents",
@@ -196,7 +201,23 @@ const documentPath = (id) => `/documents/${encodeURIComponent(id)}`;
 const pagePath = (id, page) => `${documentPath(id)}/pages/${page}`;
 const labelOf = ({ page, page_label: label }) =>
 	label && label !== String(page) ? `Page ${label} (${page})` : `Page ${page}`;
+const boxesOf = (highlight) => (highlight ? highlight.split(".") : [])
+	.map((box) => box.split("-").map((share) => share / 10000));
 const highlightOf = (url) => new URLSearchParams(url.split("?")[1]).get("highlight") || "";
+
+/** Boxes as the marks a reader sees, in their order: a table's head and a row of it are two.
+ * Heights are measured in widths of the page, `ratio` high; none is over MARK_HEIGHT. */
+function marksOf(boxes, ratio) {
+	const marks = [];
+	for (const [x0, y0, x1, y1] of boxes) {
+		const near = marks.find(([, top, , bottom]) => y0 - bottom < GAP / ratio && top - y1 < GAP / ratio
+			&& Math.max(y1, bottom) - Math.min(y0, top) <= MARK_HEIGHT / ratio);
+		if (!near) marks.push([x0, y0, x1, y1]);
+		else near.splice(0, 4, Math.min(x0, near[0]), Math.min(y0, near[1]),
+			Math.max(x1, near[2]), Math.max(y1, near[3]));
+	}
+	return marks;
+}
 
 function withQuery(path, query) {
 	const [bare, old] = path.split("?");
@@ -332,10 +353,16 @@ function makeViewer(host) {
 	let zoom = 1;
 	let turns = 0;
 	let link, back; // Back to what had the focus.
+	let marks = [];
+	let mark = 0;
+	let place = "";
 
 	const tool = (label, face, onclick) => make("button.tool", { label, title: label, onclick }, face);
 	const name = make("h3", { id: "name", dir: "auto" });
 	const where = make("p.small", { role: "status" });
+	const current = make("div.current", { hidden: "" });
+	const jumps = make("div", { hidden: "" }, tool("Previous mark", "↑", () => jump(-1)),
+		tool("Next mark", "↓", () => jump(1)));
 	const previous = tool("Previous page", "‹", () => turn(-1));
 	const next = tool("Next page", "›", () => turn(1));
 	const percent = tool("Fit to the width", "100%", () => zoomBy(0));
@@ -351,7 +378,7 @@ function makeViewer(host) {
 	close.classList.add("close");
 	const message = make("p", { role: "alert" });
 	const stage = make("div.stage", { part: "stage", tabindex: 0, role: "region", label: "The page" },
-		node, message);
+		make("div.sheet", {}, node, current), message);
 	const side = make("aside", { label: "About this page", tabindex: 0 });
 	const dialog = make("dialog", { part: "viewer", "aria-labelledby": "name", onkeydown: onKey,
 		onclose: () => {
@@ -360,7 +387,7 @@ function makeViewer(host) {
 			(back?.isConnected ? back : host.input).focus();
 			host.tell("close");
 		} },
-	make("header", {}, make("div.title", {}, name, where), make("div", {}, previous, next),
+	make("header", {}, make("div.title", {}, name, where), make("div", {}, previous, next), jumps,
 		make("div", {}, tool("Zoom out", "−", () => zoomBy(0.8)), percent,
 			tool("Zoom in", "+", () => zoomBy(1.25))), heat, copy, close), stage, side);
 	stage.addEventListener("wheel", (event) => {
@@ -388,6 +415,20 @@ function makeViewer(host) {
 		if (page < 1 || page > pages) return;
 		at = { id: at.id, page, highlight: host.found(at.id, page).highlight };
 		draw();
+	}
+
+	/** To another mark, round and round. */
+	function jump(by) {
+		if (!marks.length) return;
+		mark = (mark + by + marks.length) % marks.length;
+		const [x0, y0, x1, y1] = marks[mark];
+		const share = (part) => `${100 * part}%`;
+		Object.assign(current.style, { left: share(x0), top: share(y0), width: share(x1 - x0),
+			height: share(y1 - y0) });
+		stage.scrollTo(x0 * node.offsetWidth - stage.clientWidth / 3,
+			y0 * node.offsetHeight - stage.clientHeight / 3);
+		jumps.hidden = current.hidden = marks.length < 2;
+		if (!jumps.hidden) where.textContent = `${place}, mark ${mark + 1} of ${marks.length}`;
 	}
 
 	/** About the pointer or the middle; 0 fits the width again. */
@@ -426,6 +467,8 @@ function makeViewer(host) {
 		const heatmap = !heat.hidden && heat.ariaPressed === "true" && asked;
 		if (hit) name.textContent = hit.document_name;
 		where.textContent = label;
+		marks = [];
+		jumps.hidden = current.hidden = true;
 		copy.textContent = "Copy link";
 		message.textContent = "";
 		bound();
@@ -438,10 +481,12 @@ function makeViewer(host) {
 			({ pages } = read);
 			bound();
 			name.textContent = read.name;
-			where.textContent = `${label} of ${pages.toLocaleString()}`;
+			where.textContent = place = `${label} of ${pages.toLocaleString()}`;
 			node.alt = `${label} of ${read.name}`;
-			const top = (highlight.split("-")[1] || 0) / 10000;
-			stage.scrollTop = top * node.offsetHeight - stage.clientHeight / 3;
+			stage.scrollTop = 0;
+			marks = marksOf(boxesOf(highlight), node.naturalHeight / node.naturalWidth);
+			mark = 0;
+			jump(0);
 		} catch (error) {
 			if (now !== turns) return;
 			picture.drop();
@@ -490,6 +535,7 @@ function makeViewer(host) {
 			stage.scrollLeft += 60 * sideways;
 			if (stage.scrollLeft === before) turn(sideways);
 		} else if (factor != null) zoomBy(factor);
+		else if (marks[1] && "np".includes(event.key)) jump(event.key === "n" ? 1 : -1);
 		else return;
 		event.preventDefault();
 	}
@@ -912,25 +958,32 @@ function makeSearch(element) {
 		}));
 	}
 
-	/** The quoted words and, where there is room for it, the strip of the page they stand on. */
+	/** The quoted words and, where there is room, strips of the page: one a mark, the first ones. */
 	function strip({ quote, boxes, image_url: url }) {
 		const words = make("span", {}, make("span.quote", {}, quote), make("br"));
 		if (!boxes.length) return words;
 		const picture = new Picture();
 		const { node } = picture;
-		const frame = make("span.strip", { hidden: "" }, node);
-		const top = Math.max(0, Math.min(...boxes.map((box) => box[1])) - 0.02);
-		const height = Math.min(0.3, Math.max(...boxes.map((box) => box[3])) + 0.02 - top);
-		node.onload = () => {
-			const ratio = node.naturalHeight / node.naturalWidth;
-			frame.style.aspectRatio = 1 / (height * ratio);
-			node.style.marginTop = `${-100 * top * ratio}%`;
-			frame.hidden = false;
-			words.className = "seen";
-		};
+		const frames = make("span");
 		strips.push(picture);
-		picture.show(self.server, url).catch(() => {});
-		return [frame, words];
+		picture.show(self.server, url).then(() => {
+			const ratio = node.naturalHeight / node.naturalWidth;
+			if (!ratio) return;
+			const marks = marksOf(boxes, ratio);
+			for (const [, y0, , y1] of marks.slice(0, STRIPS)) {
+				const top = Math.max(0, y0 - GAP / 2 / ratio);
+				const part = node.cloneNode();
+				const frame = make("span.strip", {}, part);
+				frame.style.aspectRatio = 1 / (ratio * (Math.min(1, y1 + GAP / 2 / ratio) - top));
+				part.style.marginTop = `${-100 * top * ratio}%`;
+				frames.append(frame);
+			}
+			const more = marks.length - STRIPS;
+			// Whole in the strips, the words are for those who cannot see them.
+			if (more > 0) frames.append(make("span.small", {}, `${plural(more, "more mark")}: open the page`));
+			else words.className = "seen";
+		}).catch(() => {});
+		return [frames, words];
 	}
 
 	/** Tiles keep their place and picture while more becomes known of their pages. */
