@@ -38,6 +38,7 @@ from retrieval.vlms import Message, Vlm
 
 _PACKAGES = (
     "fastapi",
+    "fastapi-offline",
     "httpx",
     "httpx2",
     "huggingface_hub",
