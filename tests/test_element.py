@@ -579,6 +579,143 @@ def test_a_heat_map_is_offered_where_the_profile_has_one(server: str, tabs: Open
     tab.forget()
 
 
+def test_back_closes_the_viewer_and_keeps_the_answer(server: str, tabs: OpenTab) -> None:
+    tab = tabs(server)
+    page = tab.page
+    ask(page, FERRY_QUESTION)
+    asked = page.url
+    answer = page.get_by_role("region", name="Answer")
+    dialog = viewer(page)
+
+    def questions() -> int:
+        return sum(url.endswith("/ask") for url in tab.requests)
+
+    thumbnails(page).first.click()
+    loaded(dialog.locator("img"))
+    opened = page.url
+    assert opened != asked
+    dialog.get_by_role("button", name="Next page").click()
+    expect(dialog.get_by_role("status")).to_contain_text("Page 2 of")
+    page.go_back()
+    expect(dialog).to_have_count(0)
+    expect(answer).to_contain_text("at six")
+    assert page.url == asked
+    page.go_forward()
+    expect(dialog.get_by_role("status")).to_contain_text("Page 2 of")
+    for close in (
+        lambda: page.keyboard.press("Escape"),
+        lambda: dialog.get_by_role("button", name="Close").click(),
+    ):
+        close()
+        expect(dialog).to_have_count(0)
+        expect(page).to_have_url(asked)
+        thumbnails(page).first.click()
+        expect(page).to_have_url(opened)
+    assert questions() == 1
+
+    page.reload()
+    expect(dialog.get_by_role("status")).to_contain_text("Page 1 of")
+    expect(page.locator(".answered")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(asked)
+    expect(answer).to_contain_text("at six")
+    assert questions() == 2
+
+    ask(page, "What do tickets cost for adults?")
+    expect(answer).to_contain_text("twelve euros")
+    page.go_back()
+    expect(page.get_by_role("search").get_by_role("textbox")).to_have_value(FERRY_QUESTION)
+    expect(answer).to_contain_text("at six")
+
+
+def test_a_question_has_an_address_that_no_log_sees(server: str, tabs: OpenTab) -> None:
+    first = tabs(server).page
+    first.get_by_label("Collection").select_option("plants")
+    ask(first, "Why was turbine 7 stopped?")
+    fragment = parse_qs(urlsplit(first.url).fragment)
+    assert fragment == {"q": ["Why was turbine 7 stopped?"], "collection": ["plants"]}
+    assert not urlsplit(first.url).query
+    tab = tabs(first.url)
+    expect(tab.page.get_by_role("region", name="Answer")).to_contain_text("92 degrees")
+    expect(tab.page.get_by_label("Collection")).to_have_value("plants")
+    assert not any("turbine" in url.partition("#")[0].lower() for url in tab.requests)
+    # Written by hand.
+    by_hand = tabs(f"{server}/#q=Why%20was%20turbine%207%20stopped?").page
+    expect(by_hand.get_by_role("region", name="Answer")).to_contain_text("92 degrees")
+
+
+def test_an_embedded_search_leaves_the_history_of_its_page_alone(
+    server: str, elsewhere: tuple[Path, str], tabs: OpenTab
+) -> None:
+    folder, address = elsewhere
+    (folder / "history.html").write_text(HOST_PAGE.format(server=server))
+    page = tabs(f"{address}/history.html").page
+    length = page.evaluate("history.length")
+    ask(page, FERRY_QUESTION)
+    thumbnails(page).first.click()
+    loaded(viewer(page).locator("img"))
+    page.keyboard.press("Escape")
+    expect(viewer(page)).to_have_count(0)
+    assert page.url == f"{address}/history.html"
+    assert page.evaluate("history.length") == length
+
+
+@pytest.mark.parametrize("can_copy", [True, False])
+def test_a_link_is_copied_or_can_be_where_there_is_no_clipboard(
+    server: str, tabs: OpenTab, can_copy: bool
+) -> None:
+    """As on plain http in a network, where browsers give pages no clipboard."""
+    tab = tabs("about:blank")
+    page = tab.page
+    page.add_init_script(
+        "Object.defineProperty(Navigator.prototype, 'clipboard', { get: () => undefined });"
+        + ("" if can_copy else "Document.prototype.execCommand = () => false;")
+    )
+    page.goto(server)
+    ask(page, FERRY_QUESTION)
+    thumbnails(page).first.click()
+    dialog = viewer(page)
+    dialog.get_by_role("button", name="Copy link").click()
+    field = dialog.get_by_role("textbox", name="Link to this page")
+    if can_copy:
+        expect(dialog.get_by_role("button", name="Link copied")).to_be_focused()
+        expect(field).to_have_count(0)
+        return
+    expect(dialog.get_by_role("button", name="Copy the link here")).to_be_visible()
+    expect(field).to_be_focused()
+    expect(field).to_have_value(page.url)
+    assert field.evaluate("(field) => field.selectionEnd - field.selectionStart") == len(page.url)
+
+
+@pytest.mark.parametrize(
+    "body", ["event: answer\ndata: {\n\n", "event: search\ndata: {}\n\n", ""], ids=str
+)
+def test_half_an_answer_is_said_to_be_one(server: str, tabs: OpenTab, body: str) -> None:
+    page = tabs(server).page
+    page.route("**/ask", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    ask(page, FERRY_QUESTION)
+    expect(page.get_by_role("alert")).to_contain_text("The answer broke off.")
+
+
+def test_a_page_without_storage_or_version_still_works(server: str, tabs: OpenTab) -> None:
+    tab = tabs("about:blank")
+    page = tab.page
+    page.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage',"
+        " { get: () => { throw new DOMException('denied', 'SecurityError'); } });"
+    )
+    page.route("**/version", lambda route: route.fulfill(body="<html>a proxy's page</html>"))
+    page.goto(server)
+    ask(page, FERRY_QUESTION)
+    expect(page.get_by_role("region", name="Answer")).to_contain_text("at six")
+
+
+def test_an_endpoint_that_is_no_address_is_said_to_be_none(server: str, tabs: OpenTab) -> None:
+    page = tabs(server).page
+    page.evaluate("document.querySelector('pageglass-search').endpoint = 'http://'")
+    expect(page.get_by_role("alert")).to_contain_text("The endpoint is no address.")
+
+
 # Filters and uploads
 
 

@@ -117,7 +117,8 @@ header { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: 8px 12px; pad
 .stage { text-align: center;
 	background: light-dark(#ecebe6, #111417) }
 .sheet { position: relative; display: inline-block }
-.current { position: absolute; outline: 3px solid #c2410c; border-radius: 2px }
+.current { position: absolute; outline: 3px solid #c2410c; border-radius: 2px;
+	box-shadow: 0 0 0 5px #fff }
 .stage img { background: #fff; box-shadow: 0 2px 18px #00000038; vertical-align: top }
 aside { display: grid; gap: 18px; align-content: start;
 	border-inline-start: 1px solid var(--border); font-size: .93em }
@@ -133,7 +134,7 @@ a { color: var(--accent) }
 @container (max-width: 559px) {
 	.answer { padding: 16px }
 	.pages { grid-template-columns: repeat(2, minmax(0, 1fr)) }
-	.strip { display: none }
+	.strips { display: none }
 }
 @media (max-width: 760px) {
 	dialog { width: 100vw; height: 100dvh; border: 0; border-radius: 0 }
@@ -371,9 +372,22 @@ function makeViewer(host) {
 		draw();
 	} }, "Heat-map");
 	const copy = make("button.chip", { onclick: async () => {
-		copy.textContent = await navigator.clipboard.writeText(link)
-			.then(() => "Link copied", () => "Copy it from below");
+		let copied = true;
+		try {
+			await navigator.clipboard.writeText(link);
+		} catch { // There is none on plain http, or it is not allowed.
+			address.hidden = false;
+			address.value = link;
+			address.select();
+			copied = document.execCommand("copy");
+			if (copied) {
+				address.hidden = true;
+				copy.focus();
+			}
+		}
+		copy.textContent = copied ? "Link copied" : "Copy the link here";
 	} });
+	const address = make("input.field", { readonly: "", hidden: "", label: "Link to this page" });
 	const close = tool("Close", "×", () => dialog.close());
 	close.classList.add("close");
 	const message = make("p", { role: "alert" });
@@ -389,7 +403,7 @@ function makeViewer(host) {
 		} },
 	make("header", {}, make("div.title", {}, name, where), make("div", {}, previous, next), jumps,
 		make("div", {}, tool("Zoom out", "−", () => zoomBy(0.8)), percent,
-			tool("Zoom in", "+", () => zoomBy(1.25))), heat, copy, close), stage, side);
+			tool("Zoom in", "+", () => zoomBy(1.25))), heat, copy, close, address), stage, side);
 	stage.addEventListener("wheel", (event) => {
 		if (!event.ctrlKey) return;
 		event.preventDefault();
@@ -470,6 +484,7 @@ function makeViewer(host) {
 		marks = [];
 		jumps.hidden = current.hidden = true;
 		copy.textContent = "Copy link";
+		address.hidden = true;
 		message.textContent = "";
 		bound();
 		side.replaceChildren(...about(hit, citations));
@@ -679,8 +694,10 @@ function makeUploads(host) {
 				show(`Sending, ${Math.round((100 * loaded) / total)} %`, loaded / total);
 			request.onload = () => {
 				const { status, responseText } = request;
-				if (status === 202) resolve(JSON.parse(responseText));
-				else reject(Problem.parse(responseText, status, request.getResponseHeader(RETRY)));
+				try {
+					if (status === 202) return resolve(JSON.parse(responseText));
+				} catch { /* Some proxy's page. */ }
+				reject(Problem.parse(responseText, status, request.getResponseHeader(RETRY)));
 			};
 			request.onerror = () => reject(new Problem({ detail: "the upload broke off" }));
 			request.send(body);
@@ -782,8 +799,13 @@ function makeSearch(element) {
 	}
 
 	function connect() {
-		self.server = new Server(element.getAttribute("endpoint"),
-			self.key ?? element.getAttribute("key"));
+		const key = self.key ?? element.getAttribute("key");
+		try {
+			self.server = new Server(element.getAttribute("endpoint"), key);
+		} catch {
+			self.server = new Server("", key);
+			onProblem(new Problem({ detail: "the endpoint is no address" }));
+		}
 	}
 
 	/** Look again at what the server has. */
@@ -834,6 +856,7 @@ function makeSearch(element) {
 		const { collection } = self;
 		const body = { question: self.asked, ...(collection && { collection }),
 			documents: [...filter.chosen] };
+		tell("ask", { ...body, collection });
 		try {
 			for await (const [name, data] of self.server.ask(body, signal)) {
 				if (signal.aborted) return null;
@@ -924,7 +947,10 @@ function makeSearch(element) {
 		tell("answer", given);
 	}
 
-	function onProblem({ title: name, message: detail, advice, requestId, status: code = 0, ...more }) {
+	function onProblem(error) {
+		// The connection's end and half a message have no words for people.
+		const { title: name, message: detail, advice, requestId, status: code = 0, ...more } =
+			error instanceof Problem ? error : new Problem({ detail: "the answer broke off" });
 		answer.hidden = !text.textContent;
 		say("");
 		problem.replaceChildren(make("b", {}, name || "This could not be answered."),
@@ -964,7 +990,7 @@ function makeSearch(element) {
 		if (!boxes.length) return words;
 		const picture = new Picture();
 		const { node } = picture;
-		const frames = make("span");
+		const frames = make("span.strips");
 		strips.push(picture);
 		picture.show(self.server, url).then(() => {
 			const ratio = node.naturalHeight / node.naturalWidth;
@@ -980,7 +1006,8 @@ function makeSearch(element) {
 			}
 			const more = marks.length - STRIPS;
 			// Whole in the strips, the words are for those who cannot see them.
-			if (more > 0) frames.append(make("span.small", {}, `${plural(more, "more mark")}: open the page`));
+			if (more > 0) frames.append(make("span.small", {}, `${plural(more, "more mark")}: open the page`),
+				make("br"));
 			else words.className = "seen";
 		}).catch(() => {});
 		return [frames, words];
@@ -1095,6 +1122,8 @@ class PageglassSearch extends HTMLElement {
 	/** Resolves to the answer, or to null where it was stopped or failed. */
 	ask(question = this.question) { return this.#ui.ask(question); }
 	stop() { this.#ui.stop(); }
+
+	closePage() { this.#ui.viewer.dialog.close(); }
 
 	/** `highlight` as in the address of a page's image. */
 	openPage(documentId, page, { highlight = "" } = {}) {
