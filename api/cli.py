@@ -1229,7 +1229,7 @@ def _resolve(backend: Backend, wanted: Sequence[str], collection: str | None) ->
 def _resolve_one(documents: Sequence[Document], wanted: str) -> str:
     if any(document.id == wanted for document in documents):
         return wanted
-    named = [document for document in documents if wanted in document.names]
+    named = [one for one in documents if wanted == one.name or wanted in one.names]
     if not named:
         raise DocumentNotFound(f"no document {wanted[:200]!r}: `pageglass status` lists them")
     if len(named) > 1:

@@ -14,8 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from anyio import CapacityLimiter, to_thread
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,18 +93,36 @@ class Answers:
                 (caller, key),
             ).fetchone()
 
-    def finish(self, caller: str, key: str, status: int, headers: str, body: bytes) -> None:
-        """Keep the answer."""
+    def finish(
+        self,
+        caller: str,
+        key: str,
+        request: str | None,
+        status: int,
+        headers: str,
+        body: bytes,
+    ) -> None:
+        """Keep the answer, and what it answers where that is known only now."""
         with self._lock:
             self._db.execute(
-                "UPDATE answers SET status = ?, headers = ?, body = ? WHERE caller = ? AND key = ?",
-                (status, headers, body, caller, key),
+                "UPDATE answers SET request = COALESCE(?, request), status = ?, headers = ?,"
+                " body = ? WHERE caller = ? AND key = ?",
+                (request, status, headers, body, caller, key),
             )
 
     def forget(self, caller: str, key: str) -> None:
         """There was no answer worth keeping: the next request is the first again."""
         with self._lock:
             self._db.execute("DELETE FROM answers WHERE caller = ? AND key = ?", (caller, key))
+
+
+class _Known(NamedTuple):
+    """What was asked for under a key, and the answer; ``status`` None while it is worked on."""
+
+    request: str
+    status: int | None
+    headers: str
+    body: bytes
 
 
 class Idempotency:
@@ -136,63 +156,98 @@ class Idempotency:
             )
             return
         caller = access_of(scope).key_id or ""
+        query = scope["query_string"].decode("latin-1")
+        address = f"{scope['method']} {scope['path']}?{query}"
+        boundary = _boundary(headers.get("content-type", ""))
+        if boundary is not None:
+            await self._form(scope, receive, send, caller, key, address, boundary)
+            return
         body: list[Message] = []
         digest = hashlib.sha256()
-        # An upload's multipart boundary differs from one try to the next: what was sent again is
-        # told by method and address there, elsewhere by the body, too.
-        if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            more = True
-            while more:
-                message = await receive()
-                if message["type"] != "http.request":
-                    return
-                body.append(message)
-                digest.update(message.get("body", b""))
-                more = message.get("more_body", False)
-        query = scope["query_string"].decode("latin-1")
-        request = f"{scope['method']} {scope['path']}?{query} {digest.hexdigest()}"
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body.append(message)
+            digest.update(message.get("body", b""))
+            more = message.get("more_body", False)
+        request = f"{address} {digest.hexdigest()}"
 
         async def replayed() -> Message:
             return body.pop(0) if body else await receive()
 
-        known = await to_thread.run_sync(
-            self._answers.begin, caller, key, request, limiter=self._threads
-        )
+        known = await self._begin(caller, key, request)
         if known is None:
             await self._first(scope, replayed, send, caller, key)
-            return
-        before, status, kept, content = known
-        if before != request:
-            await _refuse(
-                scope,
-                receive,
-                send,
-                422,
-                "idempotency-key-reused",
-                "this Idempotency-Key was used for another request: take a new one",
-            )
-        elif status is None:
-            await _refuse(
-                scope,
-                receive,
-                send,
-                409,
-                "request-in-progress",
-                "the request with this Idempotency-Key is still worked on: ask again in a second",
-            )
+        elif known.request != request:
+            await _refuse_reused(scope, receive, send)
         else:
-            raw = [
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in json.loads(kept)
-            ]
-            raw.append((b"idempotency-replayed", b"true"))
-            await send({"type": "http.response.start", "status": status, "headers": raw})
-            await send({"type": "http.response.body", "body": content})
+            await _answer_again(known, scope, receive, send)
+
+    async def _form(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        caller: str,
+        key: str,
+        address: str,
+        boundary: bytes,
+    ) -> None:
+        """As above for a form, which may be gigabytes: its digest is made of what passes by, so it
+        is known at the end."""
+        digest = FormDigest(boundary)
+        ended = False
+
+        async def hashed() -> Message:
+            nonlocal ended
+            message = await receive()
+            if message["type"] == "http.request":
+                digest.update(message.get("body", b""))
+                ended = not message.get("more_body", False)
+            return message
+
+        def request() -> str | None:
+            """What was asked for; None where the form was not read to its end."""
+            return f"{address} {digest.hexdigest()}" if ended else None
+
+        known = await self._begin(caller, key, address)
+        if known is None:
+            await self._first(scope, hashed, send, caller, key, request)
+            return
+        if known.status is not None:
+            # Read it to its end, and keep nothing: it is compared with the one before.
+            while not ended:
+                if (await hashed())["type"] != "http.request":
+                    return
+            if known.request != request():
+                await _refuse_reused(scope, receive, send)
+                return
+        await _answer_again(known, scope, receive, send)
+
+    async def _begin(self, caller: str, key: str, request: str) -> _Known | None:
+        found = await to_thread.run_sync(
+            self._answers.begin, caller, key, request, limiter=self._threads
+        )
+        return None if found is None else _Known(*found)
 
     async def _first(
-        self, scope: Scope, receive: Receive, send: Send, caller: str, key: str
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        caller: str,
+        key: str,
+        request: Callable[[], str | None] | None = None,
     ) -> None:
+        """Have it answered, and keep that; ``request`` says in the end what it was an answer to,
+        where that was not known before."""
         status, headers, parts = 0, "[]", list[bytes]()
+
+        def _is_kept() -> bool:
+            whole = request is None or request() is not None
+            return whole and 0 < status < 500 and status not in _PASSING
 
         async def note(message: Message) -> None:
             nonlocal status, headers
@@ -206,12 +261,13 @@ class Idempotency:
                 )
             elif message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
-                if not message.get("more_body", False) and status < 500 and status not in _PASSING:
+                if not message.get("more_body", False) and _is_kept():
                     # Kept before the client hears it: what it heard is what it hears again.
                     await to_thread.run_sync(
                         self._answers.finish,
                         caller,
                         key,
+                        request() if request else None,
                         status,
                         headers,
                         b"".join(parts),
@@ -222,10 +278,77 @@ class Idempotency:
         answered = False
         try:
             await self._app(scope, receive, note)
-            answered = status != 0 and status < 500 and status not in _PASSING
+            answered = _is_kept()
         finally:
             if not answered:
                 self._answers.forget(caller, key)
+
+
+class FormDigest:
+    """A digest of a multipart form that does not depend on its boundary, which clients choose anew
+    each time. Nothing of the form is kept."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._delimiter = b"--" + boundary
+        self._digest = hashlib.sha256()
+        self._tail = b""
+
+    def update(self, data: bytes) -> None:
+        """Take more of the form."""
+        *whole, rest = (self._tail + data).split(self._delimiter)
+        for part in whole:
+            self._digest.update(part)
+            self._digest.update(_DELIMITED)
+        # A delimiter may have begun.
+        keep = min(len(rest), len(self._delimiter) - 1)
+        self._digest.update(rest[: len(rest) - keep])
+        self._tail = rest[len(rest) - keep :]
+
+    def hexdigest(self) -> str:
+        """Of all that was taken."""
+        digest = self._digest.copy()
+        digest.update(self._tail)
+        return digest.hexdigest()
+
+
+_DELIMITED = b"\0--\0"
+
+
+def _boundary(content_type: str) -> bytes | None:
+    """The boundary of a form (RFC 2046, 5.1.1); None for what is no form."""
+    kind, options = parse_options_header(content_type)
+    return options.get(b"boundary") if kind.lower() == b"multipart/form-data" else None
+
+
+async def _refuse_reused(scope: Scope, receive: Receive, send: Send) -> None:
+    await _refuse(
+        scope,
+        receive,
+        send,
+        422,
+        "idempotency-key-reused",
+        "this Idempotency-Key was used for another request: take a new one",
+    )
+
+
+async def _answer_again(known: _Known, scope: Scope, receive: Receive, send: Send) -> None:
+    if known.status is None:
+        await _refuse(
+            scope,
+            receive,
+            send,
+            409,
+            "request-in-progress",
+            "the request with this Idempotency-Key is still worked on: ask again in a second",
+        )
+        return
+    raw = [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in json.loads(known.headers)
+    ]
+    raw.append((b"idempotency-replayed", b"true"))
+    await send({"type": "http.response.start", "status": known.status, "headers": raw})
+    await send({"type": "http.response.body", "body": known.body})
 
 
 async def _refuse(

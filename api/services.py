@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from api import facts
 from api.heat_map import draw_heat_map
@@ -40,6 +40,7 @@ from ingest.workers import WorkerPool, worker_processes
 from ingest.writer import Writer
 from pageglass.errors import (
     DiskFull,
+    DocumentExists,
     DocumentNotFound,
     JobNotFound,
     LimitExceeded,
@@ -60,6 +61,7 @@ from pageglass.types import (
     Extraction,
     HeldFile,
     Hit,
+    IfExists,
     Job,
     JobState,
     Page,
@@ -98,6 +100,17 @@ class FileReport:
     outcome: Literal["indexed", "unchanged", "failed"]
     document: Document | None
     reason: str | None
+
+
+class Replaced(NamedTuple):
+    """A document that an upload takes the place of, and the ``source`` of it that does so."""
+
+    document_id: str
+    source: str
+
+
+_UPLOAD = "upload:"
+"""What the places of uploads without one begin with."""
 
 
 class Services:
@@ -536,16 +549,39 @@ class Services:
         ``uploader`` is the id of the key that brings it, for its turns in the queue.
 
         ``source`` says where the file comes from: a second upload from the same place replaces
-        the first. Without one, uploads of different bytes are different documents.
+        the first. Without one, uploads of different bytes are different documents; see ``replaced``.
         """
         check_collection_name(collection)
         return self.writer.enqueue(
             data,
             collection=collection,
-            source=source or f"upload:{name}:{time.time_ns()}",
+            source=source or f"{_UPLOAD}{name}:{time.time_ns()}",
             name=name,
             uploader=uploader,
         ).document
+
+    def replaced(self, name: str, collection: str, if_exists: IfExists) -> Replaced | None:
+        """The document that an upload of this name replaces, if any, and the ``source`` by which it
+        does. DocumentExists where there is one that is not to be replaced, or cannot be."""
+        named = self.catalog.sources_named(collection, name) if if_exists != "keep" else {}
+        if not named:
+            return None
+        if if_exists == "error":
+            raise DocumentExists(
+                f"there is a document {name!r} in {collection} already: keep both, replace it, or"
+                " take another name (if_exists)"
+            )
+        if len(named) > 1:
+            raise DocumentExists(
+                f"{len(named)} documents of {collection} are called {name!r}: remove those that are"
+                " to be replaced"
+            )
+        ((document, sources),) = named.items()
+        if not all(source.startswith(_UPLOAD) for source in sources):
+            raise DocumentExists(
+                f"{name!r} comes from a folder or a program: replace it there, or keep both"
+            )
+        return Replaced(document, sources[0])
 
     def start_worker(self, *, progress: Progress | None = None) -> None:
         """Index queued documents in the background (`serve`, `watch`)."""

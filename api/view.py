@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO, TypedDict
 
 from api.access import Access
-from api.services import Services
+from api.services import Replaced, Services
 from generate.models import OnText
 from ingest.catalog import Holding, StageResult
 from pageglass.types import (
@@ -15,6 +15,7 @@ from pageglass.types import (
     Document,
     DocumentState,
     Extraction,
+    IfExists,
     Job,
     JobState,
     Page,
@@ -111,6 +112,10 @@ class View:
             source=source,
             uploader=self.access.key_id,
         )
+
+    def replaced(self, name: str, collection: str | None, if_exists: IfExists) -> Replaced | None:
+        """See Services.replaced."""
+        return self.services.replaced(name, self.home(collection), if_exists)
 
     def home(self, collection: str | None) -> str:
         """The collection that documents are added to; KeyForbidden."""

@@ -368,6 +368,19 @@ class Catalog:
             ).fetchall()
         return [Holding(*row) for row in rows]
 
+    def sources_named(self, collection: str, name: str) -> dict[str, list[str]]:
+        """The documents of a collection that have this name: what names each of them so."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT COALESCE(next_document, document), source FROM sources"
+                " WHERE collection = ? AND name = ? ORDER BY rowid",
+                (collection, name),
+            ).fetchall()
+        found: dict[str, list[str]] = {}
+        for document, source in rows:
+            found.setdefault(document, []).append(source)
+        return found
+
     def require_collection(self, name: str) -> None:
         """Raise CollectionNotFound, which lists the known ones, unless ``name`` holds a document
         or is the default collection."""
@@ -731,6 +744,25 @@ class Catalog:
             ).fetchall()
         return tuple(dict.fromkeys(row["name"] for row in rows))
 
+    def _told_apart(self, row: sqlite3.Row) -> str:
+        """The first name of a document's files, with as many folders as no other has."""
+        (first, path), *_ = self._db.execute(
+            "SELECT name, source FROM sources WHERE document = ?1 OR next_document = ?1"
+            " ORDER BY rowid LIMIT 1",
+            (row["id"],),
+        ).fetchall()
+        others = self._db.execute(
+            "SELECT source FROM sources WHERE collection = ?1 AND name = ?2 AND source != ?3"
+            " AND document != ?4 AND COALESCE(next_document, '') != ?4 LIMIT 100",
+            (row["collection"], first, path, row["id"]),
+        ).fetchall()
+        parts = _folders(path, first)
+        taken = [_folders(other["source"], first) for other in others]
+        for depth in range(1, len(parts) + 1):
+            if not any(other[-depth:] == parts[-depth:] for other in taken):
+                return "/".join(parts[-depth:])
+        return first
+
     def _document(self, row: sqlite3.Row) -> Document:
         names = self._names(row["id"])
         indexed = self._db.execute(
@@ -743,7 +775,7 @@ class Catalog:
             id=row["id"],
             collection=row["collection"],
             sha256=row["sha256"],
-            name=row["name"] or (names[-1] if names else row["id"]),
+            name=row["name"] or (self._told_apart(row) if names else row["id"]),
             names=names,
             pages=row["pages"],
             pages_indexed=indexed,
@@ -752,6 +784,12 @@ class Catalog:
             added_at=row["added_at"],
             tags=tuple(tag["tag"] for tag in tags),
         )
+
+
+def _folders(source: str, name: str) -> list[str]:
+    """The parts of a file's path below the root, its name last; the name of what has no path."""
+    # A file of another machine has its name before the path (api.remote).
+    return source.split("/")[1:] if source.endswith(f"/{name}") else [name]
 
 
 def _json(values: Sequence[str] | None) -> str | None:

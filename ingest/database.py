@@ -162,7 +162,12 @@ CREATE TABLE turns (
 CREATE TABLE turn_clocks (within TEXT PRIMARY KEY, clock REAL NOT NULL) WITHOUT ROWID;
 """
 
-_MIGRATIONS = (_V1, _V2, _V3, _V4, _V5)
+_V6 = """
+-- Whether another document of the collection has the same name.
+CREATE INDEX sources_name ON sources (collection, name);
+"""
+
+_MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6)
 """What makes version n of version n - 1. Never change one that was released: add another."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

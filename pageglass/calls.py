@@ -27,7 +27,7 @@ from pageglass.errors import (
     UsageError,
 )
 from pageglass.replies import ACCEPT_ENCODING, ReplyRefused
-from pageglass.types import DEFAULT_COLLECTION, Box, DocumentState, JobState
+from pageglass.types import DEFAULT_COLLECTION, Box, DocumentState, IfExists, JobState
 
 REPLY_BYTES = 256 << 20
 """The longest reply that is read, in bytes."""
@@ -72,10 +72,12 @@ class Scope(TypedDict, total=False):
 
 class Destination(TypedDict, total=False):
     """Where an upload goes. ``source`` is where a single file comes from: a later one from there
-    replaces it. An upload with an ``idempotency_key`` that breaks off is tried again."""
+    replaces it. ``if_exists`` says what becomes of a document that has a file's name. An upload
+    with an ``idempotency_key`` that breaks off is tried again."""
 
     collection: str
     source: str
+    if_exists: IfExists
     idempotency_key: str
 
 
@@ -191,6 +193,8 @@ def add_documents(
     form = {"collection": to.get("collection", DEFAULT_COLLECTION)}
     if "source" in to:
         form["source"] = to["source"]
+    if "if_exists" in to:
+        form["if_exists"] = to["if_exists"]
     return Call(
         "POST",
         "/documents",

@@ -6,6 +6,7 @@
     │   ├── CollectionNameError a collection name that is no plain name
     │   ├── CollectionNotFound  no document is in a collection of this name
     │   ├── DocumentNotFound    no document has this id
+    │   ├── DocumentExists      another document has the name of an upload
     │   ├── JobNotFound         no job has this id
     │   ├── JobConflict         the job is not in a state in which that can be done
     │   ├── PageNotFound        the document has no such page
@@ -116,6 +117,13 @@ class JobNotFound(UsageError):
     def of(cls, document_id: str) -> Self:
         """What is said of one that is not there, or not for the caller to see."""
         return cls(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
+
+
+class DocumentExists(UsageError):
+    """Another document has this name, and was not to be replaced."""
+
+    code = "document-exists"
+    status = 409
 
 
 class JobConflict(UsageError):

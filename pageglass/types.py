@@ -98,10 +98,18 @@ class Page:
         return "\n".join(" ".join(words) for words in lines)
 
 
+IfExists = Literal["keep", "replace", "error"]
+"""What becomes of a document whose name an upload has: kept beside it, replaced, or an error."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's bytes in a collection. ``name`` is what a person called it, or else the newest of
-    its ``names``."""
+    """A file's bytes in a collection.
+
+    ``name`` is what a person called it, or else the first of its ``names`` that is still there: the
+    same bytes under another name do not rename it. Where another document of the collection has
+    that name, too, as much of the file's path stands before it as tells them apart.
+    """
 
     id: str
     collection: str

@@ -734,12 +734,23 @@ class RefusedFile(_Response):
     detail: str
 
 
+class ReplacedDocument(_Response):
+    """A document that another takes the place of."""
+
+    document_id: str
+    replaced_by: str
+
+
 class UploadResponse(_Response):
     """What became of the files of an upload: taken in and queued, or refused."""
 
     documents: list[DocumentModel]
     job_urls: list[str] = Field(
         default_factory=list, description="Where to follow the work on each of the documents."
+    )
+    replaced: list[ReplacedDocument] = Field(
+        default_factory=list[ReplacedDocument],
+        description="Documents that the uploaded ones replace once these are indexed.",
     )
     refused: list[RefusedFile]
 

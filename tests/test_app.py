@@ -342,6 +342,54 @@ def assert_yellow_inside_only(plain: bytes, marked: bytes, boxes: list[Any]) -> 
     assert changed
 
 
+def test_another_file_of_a_name_is_kept_replaces_it_or_is_refused(
+    http: httpx.Client, tmp_path: Path
+) -> None:
+    def sent(text: str, if_exists: str) -> httpx.Response:
+        data = pdf(tmp_path / "x.pdf", [f"{text} is what this page of the price list says."])
+        form = {"collection": "prices", "if_exists": if_exists}
+        return upload(http, "list.pdf", data.read_bytes(), **form)
+
+    def names() -> list[str]:
+        listed = http.get("/documents", params={"collection": "prices"}).json()["documents"]
+        return [document["id"] for document in listed]
+
+    def finished(id: str) -> str:
+        assert settled(http, id)["state"] == "indexed"
+        return id
+
+    first = finished(sent("One", "error").json()["documents"][0]["id"])
+    assert_problem(sent("Two", "error"), 409, "document-exists")
+    second = sent("Two", "replace").json()
+    new = second["documents"][0]["id"]
+    assert second["replaced"] == [{"document_id": first, "replaced_by": new}]
+    finished(new)
+    assert names() == [new]
+    assert sent("Two", "replace").json()["replaced"] == []
+    third = sent("Three", "keep").json()
+    assert third["replaced"] == []
+    assert names() == [new, third["documents"][0]["id"]]
+    assert_problem(sent("Four", "replace"), 409, "document-exists")
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ('filename="a%22b.pdf"', 'a"b.pdf'),
+        ('filename="a\\"b.pdf"', 'a"b.pdf'),
+        ('filename="two%0D%0Alines.pdf"', "two lines.pdf"),
+        ('filename="50%.pdf"', "50%.pdf"),
+        ('filename="Übersicht 2024 – Entwurf.pdf"', "Übersicht 2024 – Entwurf.pdf"),
+    ],
+)
+def test_names_arrive_as_they_were_written(http: httpx.Client, sent: str, kept: str) -> None:
+    head = f'--B\r\nContent-Disposition: form-data; name="file"; {sent}\r\n\r\n'
+    body = head.encode() + f"no PDF: {sent}".encode() + b"\r\n--B--\r\n"
+    kind = {"content-type": "multipart/form-data; boundary=B"}
+    taken = http.post("/documents", content=body, headers=kind)
+    assert taken.json()["documents"][0]["names"] == [kept]
+
+
 # What goes wrong
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from api.idempotency import Answers
+from api.idempotency import Answers, FormDigest
 from api.services import Services
 from pageglass.errors import StoreError
 from pageglass.settings import load_settings
@@ -125,9 +127,10 @@ def test_an_upload_sent_again_is_answered_again_and_taken_once(
     assert again.headers["location"] == first.headers["location"]
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
     assert names(http) == before
-    # An upload is told by its address: a form's boundary is another every time.
-    other = upload(http, "once", files["turbine"], "other.pdf")
-    assert said(other) == said(first)
+    # A form's boundary is another every time; another file or name is another request.
+    for other in (("ferry", "other.pdf"), ("turbine", "once.pdf")):
+        reused = upload(http, "once", files[other[0]], other[1])
+        assert (reused.status_code, reused.json()["code"]) == (422, "idempotency-key-reused")
     assert names(http) == before
 
 
@@ -366,7 +369,7 @@ def test_answers_are_kept_a_day(tmp_path: Path) -> None:
     now = 1_700_000_000.0
     answers = Answers(tmp_path / "idempotency.sqlite", clock=lambda: now)
     assert answers.begin("me", "key", "request") is None
-    answers.finish("me", "key", 200, "[]", b"body")
+    answers.finish("me", "key", None, 200, "[]", b"body")
     now += 24 * 3600
     assert answers.begin("me", "key", "request") == ("request", 200, "[]", b"body")
     now += 1
@@ -379,3 +382,30 @@ def test_a_file_that_is_none_says_so(tmp_path: Path) -> None:
     (tmp_path / "idempotency.sqlite").write_bytes(b"no database " * 100)
     with pytest.raises(StoreError, match="cannot open idempotency"):
         Answers(tmp_path / "idempotency.sqlite")
+
+
+@given(st.binary(max_size=200), st.lists(st.integers(0, 30), max_size=20))
+def test_a_form_s_digest_depends_on_neither_boundary_nor_pieces(
+    content: bytes, sizes: list[int]
+) -> None:
+    def digest(boundary: bytes, sizes: list[int]) -> str:
+        form = b"--%s\r\nname\r\n\r\n%s\r\n--%s--\r\n" % (boundary, content, boundary)
+        found, at = FormDigest(boundary), 0
+        for size in (*sizes, len(form)):
+            found.update(form[at : at + size])
+            at += size
+        return found.hexdigest()
+
+    one, other = b"0123456789abcdef", b"ffff-ffff"
+    if one in content or other in content:
+        return
+    assert digest(one, sizes) == digest(other, [])
+
+
+def test_another_content_is_another_digest() -> None:
+    def digest(content: bytes) -> str:
+        form = FormDigest(b"B")
+        form.update(b"--B\r\n\r\n%s\r\n--B--" % content)
+        return form.hexdigest()
+
+    assert digest(b"one") != digest(b"two")

@@ -111,6 +111,34 @@ def test_an_unknown_collection_is_an_error_that_lists_the_known_ones(
     )
 
 
+def test_the_same_bytes_under_another_name_do_not_rename_a_document(
+    services: Services, tmp_path: Path
+) -> None:
+    path = pdf(tmp_path / "contract.pdf", [PUMP])
+    for name in ("contract.pdf", "mine.pdf"):
+        services.add(io.BytesIO(path.read_bytes()), name=name)
+    (document,) = services.documents()
+    assert (document.name, document.names) == ("contract.pdf", ("contract.pdf", "mine.pdf"))
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    services: Services, tmp_path: Path
+) -> None:
+    for folder, text in (("2023/north", TREE), ("2024/north", PUMP), ("2024/south", BREAD)):
+        (tmp_path / folder).mkdir(parents=True)
+        ingest(services, pdf(tmp_path / folder / "report.pdf", [text]))
+    names = {document.name for document in services.documents()}
+    assert names == {"2023/north/report.pdf", "2024/north/report.pdf", "south/report.pdf"}
+    answer = services.ask("Why did the feed pump of line two fail?")
+    assert answer.citations[0].document_name == "2024/north/report.pdf"
+    # One that is alone needs no folder.
+    for document in services.documents():
+        if "2024" not in document.name:
+            services.remove(document.id)
+    (left,) = services.documents()
+    assert left.name == "report.pdf"
+
+
 def test_a_long_list_of_collections_is_cut() -> None:
     names = [f"c{number}" for number in range(30)]
     assert str(CollectionNotFound.of("x", names)).endswith("c19 and 10 more")

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -17,9 +18,9 @@ from api.etags import matches
 from api.highlight import ImageFormat, highlight
 from api.routes import DocumentId, IngestView, LookView, PageNumber, SearchView
 from pageglass.boxes import parse_boxes
-from pageglass.errors import DocumentError, NotADocument, UsageError
+from pageglass.errors import DocumentError, DocumentExists, NotADocument, UsageError
 from pageglass.text import one_line
-from pageglass.types import Document, DocumentState
+from pageglass.types import Document, DocumentState, IfExists
 from pageglass.wire import (
     CollectionList,
     CollectionModel,
@@ -28,6 +29,7 @@ from pageglass.wire import (
     DocumentModel,
     PageModel,
     RefusedFile,
+    ReplacedDocument,
     StageModel,
     UploadResponse,
     check_unicode,
@@ -66,6 +68,14 @@ def add_documents(
             " replaces the first.",
         ),
     ] = None,
+    if_exists: Annotated[
+        IfExists,
+        Form(
+            description="What becomes of a document of the collection that has the file's name and"
+            " other content: it is kept beside the new one, replaced by it once that is indexed, or"
+            " the file is refused. A file with a `source` goes by that.",
+        ),
+    ] = "keep",
 ) -> UploadResponse:
     """Take files in. They are stored when this returns, and indexed while you go on.
 
@@ -76,17 +86,24 @@ def add_documents(
     if source is not None and len(file) > 1:
         raise UsageError("'source' names the place of one file: upload the files one by one")
     taken: list[DocumentModel] = []
-    refusals: list[tuple[str, DocumentError]] = []
+    replaced: list[ReplacedDocument] = []
+    refusals: list[tuple[str, DocumentError | DocumentExists]] = []
     for upload in file:
         name = _plain_name(upload.filename)
         try:
             if not upload.size:
                 raise NotADocument(f"{name} is empty")
-            document = view.add(upload.file, name=name, collection=collection, source=source)
-        except DocumentError as error:
+            old = None if source else view.replaced(name, collection, if_exists)
+            place = old.source if old else source
+            document = view.add(upload.file, name=name, collection=collection, source=place)
+        except (DocumentError, DocumentExists) as error:
             refusals.append((name, error))
         else:
             taken.append(DocumentModel.of(document))
+            if old and old.document_id != document.id:
+                replaced.append(
+                    ReplacedDocument(document_id=old.document_id, replaced_by=document.id)
+                )
     if not taken:
         raise refusals[0][1]
     if len(taken) == 1:
@@ -94,6 +111,7 @@ def add_documents(
     return UploadResponse(
         documents=taken,
         job_urls=[_job_url(document.id) for document in taken],
+        replaced=replaced,
         refused=[
             RefusedFile(name=name, code=error.code, detail=one_line(str(error)))
             for name, error in refusals
@@ -279,7 +297,15 @@ def _entity_tag(image: str, *drawn: object) -> str:
 
 
 def _plain_name(filename: str | None) -> str:
-    """An upload's file name without folders and control characters."""
-    name = PurePosixPath((filename or "").replace("\\", "/")).name
-    name = "".join(letter for letter in name if letter.isprintable()).strip()[-255:]
-    return name or "upload.pdf"
+    """An upload's file name as it was written, on one line and without folders.
+
+    Browsers, and most libraries, write a quote and line breaks as %22, %0D and %0A (WHATWG HTML,
+    multipart/form-data encoding) and leave a percent sign as it is, so that a name which holds
+    those three characters itself cannot be told from one which holds a quote.
+    """
+    name = _ESCAPED.sub(lambda found: _ESCAPES[found[0].upper()], filename or "")
+    return one_line(PurePosixPath(name.replace("\\", "/")).name)[-255:].strip() or "upload.pdf"
+
+
+_ESCAPES = {"%22": '"', "%0D": " ", "%0A": " "}
+_ESCAPED = re.compile("%22|%0[AD]", re.IGNORECASE)
