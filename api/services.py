@@ -549,7 +549,7 @@ class Services:
         ``uploader`` is the id of the key that brings it, for its turns in the queue.
 
         ``source`` says where the file comes from: a second upload from the same place replaces
-        the first. Without one, uploads of different bytes are different documents; see ``replaced``.
+        the first. Without one, uploads of different bytes are different documents (``replaced``).
         """
         check_collection_name(collection)
         return self.writer.enqueue(

@@ -346,9 +346,11 @@ def test_another_file_of_a_name_is_kept_replaces_it_or_is_refused(
     http: httpx.Client, tmp_path: Path
 ) -> None:
     def sent(text: str, if_exists: str) -> httpx.Response:
-        data = pdf(tmp_path / "x.pdf", [f"{text} is what this page of the price list says."])
+        path = tmp_path / f"{text}.pdf"
+        if not path.exists():  # made again it would have other bytes
+            pdf(path, [f"{text} is what this page of the price list says."])
         form = {"collection": "prices", "if_exists": if_exists}
-        return upload(http, "list.pdf", data.read_bytes(), **form)
+        return upload(http, "list.pdf", path.read_bytes(), **form)
 
     def names() -> list[str]:
         listed = http.get("/documents", params={"collection": "prices"}).json()["documents"]
