@@ -1,7 +1,7 @@
 """What chat clients send and get: OpenAI's chat completions, as far as they fit one question.
 
-Answers have OpenAI's fields and two of ours: ``citations`` beside the text, and ``pageglass``, the
-whole answer as POST /ask gives it.
+Answers have OpenAI's fields, ``annotations`` among them, and two of ours: ``citations`` beside the
+text, and ``pageglass``, the whole answer as POST /ask gives it.
 """
 
 from __future__ import annotations
@@ -130,12 +130,31 @@ class ChatRequest(BaseModel):
         return read_question(self.messages)
 
 
+class ChatUrlCitation(BaseModel):
+    """A page that the message cites."""
+
+    url: str = Field(description="Opens the page in the search page, the quoted words marked.")
+    title: str
+    start_index: int = Field(
+        description="Where in the content its number stands, in Unicode characters from 0."
+    )
+    end_index: int = Field(description="The character after it.")
+
+
+class ChatAnnotation(BaseModel):
+    """A citation, as OpenAI's clients show it."""
+
+    type: Literal["url_citation"]
+    url_citation: ChatUrlCitation
+
+
 class ChatAnswer(BaseModel):
     """The assistant's message."""
 
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
+    annotations: list[ChatAnnotation]
     citations: list[CitationEvent]
 
 
@@ -181,6 +200,7 @@ class ChatDelta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    annotations: list[ChatAnnotation] | None = None
     citations: list[CitationEvent] | None = None
 
 

@@ -7,15 +7,18 @@ through as a link, an image or a tag. The only addresses are our own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from generate.containment import plain_text
-from pageglass.boxes import format_boxes
+from pageglass.boxes import fewer_boxes, format_boxes
 from pageglass.text import one_line
 from pageglass.types import Answer, Citation
 
 _NAME_CHARACTERS = 120
 _LABEL_CHARACTERS = 20
+_MOST_BOXES = 3
+"""In a link, which people see and copy: a long quote's lines are joined into blocks."""
 _UNVERIFIED = "\n\n(This is not verified: no page bears it out.)"
 
 
@@ -35,6 +38,28 @@ def after_text(answer: Answer, *, page_at: str | None = None) -> str:
     numbers = " ".join(f"[{number}]" for number in range(1, len(answer.citations) + 1))
     sources = "\n".join(_sources(answer.citations, page_at))
     return f" {numbers}\n\nSources:\n\n{sources}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A page that a text cites: ``text[start:end]`` is its number there, ``url`` opens the page."""
+
+    title: str
+    url: str
+    start: int
+    end: int
+
+
+def cited_sources(answer: Answer, *, page_at: str, said: int) -> list[Source]:
+    """What ``after_text`` cites where ``said`` characters stand before it; one a citation."""
+    sources: list[Source] = []
+    start = said + 1
+    for number, citation in enumerate(answer.citations, start=1):
+        end = start + len(f"[{number}]")
+        title = place_of(citation.document_name, citation.ref.number, citation.page_label)
+        sources.append(Source(title, f"{page_at}{_fragment(citation)}", start, end))
+        start = end + 1
+    return sources
 
 
 def name_of(document_name: str) -> str:
@@ -60,6 +85,7 @@ def _sources(citations: Sequence[Citation], page_at: str | None) -> Iterator[str
 
 def _fragment(citation: Citation) -> str:
     """What makes the search page open at the cited words."""
-    marked = f"&highlight={format_boxes(citation.boxes)}" if citation.boxes else ""
+    boxes = fewer_boxes(citation.boxes, _MOST_BOXES)
+    marked = f"&highlight={format_boxes(boxes)}" if boxes else ""
     document = quote(citation.ref.document_id, safe="")
     return f"#document={document}&page={citation.ref.number}{marked}"

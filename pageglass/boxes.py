@@ -24,6 +24,36 @@ def format_boxes(boxes: Sequence[Box]) -> str:
     return ".".join(_format_box(box) for box in boxes[:MAX_BOXES])
 
 
+def fewer_boxes(boxes: Sequence[Box], most: int) -> tuple[Box, ...]:
+    """At most ``most`` (1 or more) boxes that cover ``boxes``, in their order.
+
+    Neighbours are joined where that covers the least besides, so lines of a paragraph become one
+    block before a table's head and a row do.
+    """
+    fewer = list(boxes)
+    while len(fewer) > most:
+        at = min(range(len(fewer) - 1), key=lambda i: _besides(fewer[i], fewer[i + 1]))
+        fewer[at : at + 2] = [_around(fewer[at], fewer[at + 1])]
+    return tuple(fewer)
+
+
+def _around(one: Box, other: Box) -> Box:
+    return (
+        min(one[0], other[0]),
+        min(one[1], other[1]),
+        max(one[2], other[2]),
+        max(one[3], other[3]),
+    )
+
+
+def _besides(one: Box, other: Box) -> float:
+    return _area(_around(one, other)) - _area(one) - _area(other)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
 def parse_boxes(text: str) -> tuple[Box, ...]:
     """The boxes of an address; ValueError says what is wrong with it."""
     parts = text.split(".")

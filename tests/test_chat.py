@@ -13,13 +13,16 @@ import openai
 import pymupdf
 import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
+from openai.types.chat.chat_completion_message import Annotation
 
+from api.cited_text import cited_sources, whole_text
 from api.routes.chat import ANEW
 from api.services import Services
 from generate.answer import NOT_FOUND
+from pageglass.boxes import parse_boxes
 from pageglass.errors import StoreError
 from pageglass.settings import Settings, load_settings
-from pageglass.types import Answer
+from pageglass.types import Answer, Citation, PageRef
 from pageglass.wire import AnswerModel
 from tests.openai_server import OpenAIServer, openai_server
 from tests.test_app import FERRY, TURBINE, serving
@@ -132,6 +135,44 @@ def test_an_answer_names_its_sources_and_carries_its_citations(
     assert citation["image_url"].endswith(sources.partition("highlight=")[2])
     assert reply.usage is not None
     assert reply.usage.total_tokens == 0
+
+
+def test_sources_are_annotations_as_clients_of_openai_read_them(
+    client: openai.OpenAI, address: str
+) -> None:
+    message = client.chat.completions.create(model="pageglass", messages=user(QUESTION)).choices[0]
+    content = message.message.content or ""
+    annotations = message.message.annotations or []
+    assert annotations
+    for number, annotation in enumerate(annotations, start=1):
+        source = annotation.url_citation
+        assert annotation.type == "url_citation"
+        assert content[source.start_index : source.end_index] == f"[{number}]"
+        assert source.title == "ferry.pdf, page 1 (printed: i)"
+        assert source.url.startswith(f"{address}/#document=")
+        assert f"{source.url}" in content
+    chunks = streamed(client, QUESTION)
+    deltas = extra(chunks[-1].choices[0].delta, "annotations")
+    assert [Annotation.model_validate(one) for one in deltas] == annotations
+    assert text_of(chunks) == content
+
+
+def test_what_cites_nothing_has_no_annotations(client: openai.OpenAI) -> None:
+    question = "Who composed the hymn of Moravia?"
+    reply = client.chat.completions.create(model="pageglass", messages=user(question))
+    assert reply.choices[0].message.annotations == []
+
+
+def test_the_address_of_a_long_quote_is_short() -> None:
+    lines = tuple((0.1, 0.02 * line, 0.9, 0.02 * line + 0.01) for line in range(1, 45))
+    citation = Citation(PageRef("d" * 32, 7), "a.pdf", "8", "many words", lines, verified=True)
+    answer = Answer("Yes.", "answered", (citation,), (), "m", extractive=False, timings_ms={})
+    [source] = cited_sources(answer, page_at="http://h/", said=4)
+    assert len(source.url) < 150
+    assert source.url in whole_text(answer, page_at="http://h/")
+    marked = parse_boxes(source.url.partition("highlight=")[2])
+    for x0, y0, x1, y1 in lines:
+        assert any(a0 <= x0 and b0 <= y0 and x1 <= a1 and y1 <= b1 for a0, b0, a1, b1 in marked)
 
 
 def test_a_stream_says_the_same_in_pieces(client: openai.OpenAI) -> None:
@@ -464,7 +505,11 @@ def test_a_draft_that_did_not_hold_is_followed_by_one_that_does(
     writing: openai.OpenAI, reset: Callable[..., None]
 ) -> None:
     reset("invented_quote", times=1)
-    said = text_of(streamed(writing, QUESTION))
+    chunks = streamed(writing, QUESTION)
+    said = text_of(chunks)
+    [source] = extra(chunks[-1].choices[0].delta, "annotations")
+    place = Annotation.model_validate(source).url_citation
+    assert said[place.start_index : place.end_index] == "[1]"
     first, second = said.split(ANEW)
     assert first == FERRY[0]
     assert second.startswith(f"{FERRY[0]} [1]\n\nSources:")

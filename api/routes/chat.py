@@ -13,6 +13,7 @@ from starlette.types import Scope
 
 from api import problems
 from api.chat_models import (
+    ChatAnnotation,
     ChatAnswer,
     ChatChoice,
     ChatChunk,
@@ -24,9 +25,10 @@ from api.chat_models import (
     ChatModelList,
     ChatQuestion,
     ChatRequest,
+    ChatUrlCitation,
     ChatUsage,
 )
-from api.cited_text import after_text, whole_text
+from api.cited_text import after_text, cited_sources, whole_text
 from api.problems import request_id_of
 from api.routes import AskedQuestions, AskView, RequestId, SearchView
 from api.streaming import Emit, Event, EventStream, problem_of
@@ -117,7 +119,9 @@ class _Reply:
         answer = self._answer()
         said = AnswerModel.of(answer, self._request_id)
         message = ChatAnswer(
-            content=whole_text(answer, page_at=self._page_at), citations=_numbered(said)
+            content=whole_text(answer, page_at=self._page_at),
+            annotations=self._annotations(answer, len(plain_text(answer.text))),
+            citations=_numbered(said),
         )
         return ChatCompletion(
             id=self._id,
@@ -136,7 +140,11 @@ class _Reply:
             choice = ChatChunkChoice(index=0, delta=delta, finish_reason=finish)
             return self._chunk([choice])
 
+        characters = 0
+
         def say(text: str) -> None:
+            nonlocal characters
+            characters += len(text)
             emit(Event("chunk", chunk(ChatDelta(content=text))))
 
         def begin(found: SearchResult) -> None:
@@ -145,10 +153,11 @@ class _Reply:
             emit(Event("chunk", chunk(ChatDelta(role="assistant", content=""))))
 
         answer = self._answer(begin, _Plain(say))
+        annotations = self._annotations(answer, characters)
         if sources := after_text(answer, page_at=self._page_at):
             say(sources)
         said = AnswerModel.of(answer, self._request_id)
-        last = chunk(ChatDelta(citations=_numbered(said)), "stop")
+        last = chunk(ChatDelta(annotations=annotations, citations=_numbered(said)), "stop")
         last.pageglass = said
         emit(Event("chunk", last))
         options = self._chat.stream_options
@@ -156,6 +165,21 @@ class _Reply:
             usage = self._chunk([])
             usage.usage = ChatUsage.of(said)
             emit(Event("chunk", usage))
+
+    def _annotations(self, answer: Answer, said: int) -> list[ChatAnnotation]:
+        sources = cited_sources(answer, page_at=self._page_at, said=said)
+        return [
+            ChatAnnotation(
+                type="url_citation",
+                url_citation=ChatUrlCitation(
+                    url=source.url,
+                    title=source.title,
+                    start_index=source.start,
+                    end_index=source.end,
+                ),
+            )
+            for source in sources
+        ]
 
     def _answer(
         self,
