@@ -223,11 +223,11 @@ class Keys:
         # As much work for a key that is unknown as for a wrong one.
         same = hmac.compare_digest(_hash(text), row["hash"] if row is not None else b"\0" * 32)
         if row is None or not same:
-            raise KeyInvalid("this API key is unknown: `pageglass keys list` lists those there are")
+            raise KeyInvalid("this API key is unknown: ask whoever runs the server for another")
         key = _key(row)
         if not _good(key, now):
             what = "revoked" if key.revoked_at is not None else "expired"
-            raise KeyInvalid(f"this API key is {what}: `pageglass keys add` makes another")
+            raise KeyInvalid(f"this API key is {what}: ask whoever runs the server for another")
         if now - (key.last_used_at or 0) > _USED_EVERY_SECONDS:
             with self._lock:
                 self._db.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (now, key.id))

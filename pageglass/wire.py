@@ -1059,6 +1059,15 @@ class Version(_Response):
     )
 
 
+class AccessModel(_Response):
+    """What the caller may do."""
+
+    scopes: list[str] = Field(description="Of 'search', 'ask', 'ingest' and 'admin'.")
+    collections: list[str] | None = Field(
+        description="The only collections it may use; null for all."
+    )
+
+
 class InvalidField(_Response):
     """A part of a request that is not as it must be."""
 

@@ -582,6 +582,10 @@ def test_health_status_and_description(http: httpx.Client) -> None:
     ready = http.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["ready"]
+    assert http.get("/access").json() == {
+        "scopes": ["admin", "ask", "ingest", "search"],
+        "collections": None,
+    }
     version = http.get("/version")
     assert version.json()["profile"] == "lite"
     assert version.json()["needs_key"] is False

@@ -743,7 +743,7 @@ def test_questions_are_kept_to_a_collection_and_to_documents(server: str, tabs: 
         expect(found).to_contain_text("copy.pdf")
 
 
-def drop_files(page: Page, files: dict[str, bytes]) -> None:
+def drop_files(page: Page, files: dict[str, bytes], says: str = "Drop files to add them") -> None:
     """Drag files from the desktop over the element and let them go."""
     given = [[name, base64.b64encode(data).decode()] for name, data in files.items()]
     data = page.evaluate_handle(
@@ -759,7 +759,7 @@ def drop_files(page: Page, files: dict[str, bytes]) -> None:
     )
     element = page.locator("pageglass-search")
     element.dispatch_event("dragenter", {"dataTransfer": data})
-    expect(page.get_by_text("Drop files to add them")).to_be_visible()
+    expect(page.get_by_text(says)).to_be_visible()
     element.dispatch_event("dragover", {"dataTransfer": data})
     element.dispatch_event("drop", {"dataTransfer": data})
     expect(page.get_by_text("Drop files to add them")).to_be_hidden()
@@ -837,6 +837,7 @@ def test_the_element_works_in_a_page_of_another_site_under_a_strict_policy(
     assert "twelve euros" in answer[0]
     assert answer[1:3] == ["What do tickets cost for adults?", "default"]
     assert "pgk_not" not in answer[3]
+    tab.forget()  # The browser notes that this is no key.
 
 
 @pytest.fixture(scope="module")
@@ -900,6 +901,47 @@ def test_a_key_of_a_site_is_enough_on_a_loopback_server(
             loaded(thumbnails(page).first.locator("img"))
 
 
+def test_a_wrong_key_says_so_at_once_and_adding_is_offered_to_whom_may(
+    keyed: tuple[Services, str], tabs: OpenTab, tmp_path: Path
+) -> None:
+    services, address = keyed
+    tab = tabs(address)
+    page = tab.page
+    add = page.get_by_role("button", name="Add documents")
+    field = page.get_by_label("Key", exact=True)
+    expect(field).to_be_visible()
+    expect(add).to_have_count(0)
+    field.fill("pgk_0123456789ab_" + "x" * 32)
+    field.press("Enter")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("This API key is unknown")
+    expect(alert).not_to_contain_text("pageglass")
+    expect(add).to_have_count(0)
+    tab.forget()  # The browser notes a status of 401.
+
+    _, reader = services.keys.add(name="reader", scopes=["ask"])
+    field.fill(reader)
+    with page.expect_response("**/collections"):
+        field.press("Enter")
+    expect(alert).to_have_count(0)
+    expect(add).to_have_count(0)
+
+    _, writer = services.keys.add(name="w", scopes=["ask", "ingest"], collections=["manuals"])
+    field.fill(writer)
+    field.press("Enter")
+    expect(page.get_by_role("button", name="Add documents to manuals")).to_be_visible()
+    _, everywhere = services.keys.add(name="e", scopes=["ask", "ingest"])
+    field.fill(everywhere)
+    field.press("Enter")
+    expect(page.get_by_role("button", name="Add documents to default")).to_be_visible()
+    page.get_by_label("Collection").select_option("secret")
+    expect(page.get_by_role("button", name="Add documents to secret")).to_be_visible()
+    file = pdf(tmp_path / "a.pdf", ["Nobody may read that the vault opens at nine."])
+    with page.expect_response("**/documents") as sent:
+        drop_files(page, {"vault.pdf": file.read_bytes()}, "Drop files to add them to secret")
+    assert sent.value.json()["documents"][0]["collection"] == "secret"
+
+
 def test_a_key_for_browsers_reaches_its_collection_from_its_site_only(
     keyed: tuple[Services, str], elsewhere: tuple[Path, str], tabs: OpenTab
 ) -> None:
@@ -924,10 +966,8 @@ def test_a_key_for_browsers_reaches_its_collection_from_its_site_only(
     loaded(viewer(page).locator("img"))
     assert not any(key in url for url in tab.requests)
     viewer(page).get_by_role("button", name="Close").click()
-    drop_files(page, {"sneaked.pdf": b"%PDF-1.4"})
-    uploads = page.get_by_role("list", name="Uploads")
-    expect(uploads).to_contain_text("may not do that")
-    tab.forget()  # The browser notes a status of 403.
+    # It may not add documents, so that is not offered, though the page asks for it.
+    expect(page.get_by_role("button", name="Add documents")).to_have_count(0)
 
     other = tabs(address)
     other.page.get_by_label("Key", exact=True).fill(key)

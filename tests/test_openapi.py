@@ -61,6 +61,7 @@ forget_sources POST /sources/forget
 livez GET /livez
 readyz GET /readyz
 version GET /version
+access GET /access
 status GET /status
 metrics GET /metrics
 """

@@ -201,6 +201,7 @@ OPERATIONS = {
     "miss_sources": _admin(_sources),
     "hold_sources": _admin(_sources),
     "forget_sources": _admin(_sources),
+    "access": Operation(_LOOK),
     "status": _admin(),
     "metrics": _admin(),
 }

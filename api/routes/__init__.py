@@ -101,6 +101,8 @@ AskView = Annotated[View, Depends(Needs("ask"))]
 IngestView = Annotated[View, Depends(Needs("ingest"))]
 LookView = Annotated[View, Depends(Needs("search", "ingest"))]
 """For what both who asks and who adds documents must see."""
+AnyView = Annotated[View, Depends(Needs("search", "ask", "ingest", "admin"))]
+"""For what every key may see."""
 Administered = Annotated[Services, Depends(NeedsAll("admin"))]
 
 AskedQuestions = Annotated[Questions, Depends(_questions)]

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Response
 
-from api.routes import Administered, OpenServices
+from api.routes import Administered, AnyView, OpenServices
 from pageglass import __version__
-from pageglass.wire import Alive, Readiness, StatusModel, Version
+from pageglass.wire import AccessModel, Alive, Readiness, StatusModel, Version
 
 router = APIRouter(tags=["health"])
 
@@ -42,6 +42,14 @@ async def version(services: OpenServices) -> Version:
         needs_key=services.settings.server.keys_needed,
         can=services.can(),
     )
+
+
+@router.get("/access")
+async def access(view: AnyView) -> AccessModel:
+    """Say what the caller's key may do; a key that is none is refused."""
+    found = view.access
+    collections = None if found.collections is None else list(found.collections)
+    return AccessModel(scopes=sorted(found.scopes), collections=collections)
 
 
 @router.get("/status")

@@ -64,12 +64,13 @@ class _File:
 
 
 def slim(script: str) -> str:
-    """The script without indentation, blank lines, and lines that are comments; its style without
-    the room between tokens."""
+    """The script without indentation, blank lines, and lines that are comments, its style without
+    the room between tokens, its code without that around operators."""
     style = re.compile(r"(?<=const STYLE = `)[^`]*")
     script = style.sub(lambda found: re.sub(r"\s*([{};,]|:(?=\s))\s*", r"\1", found[0]), script)
     lines = (line.strip() for line in script.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith(("//", "/**", "* ")))
+    code = "\n".join(line for line in lines if line and not line.startswith(("//", "/**", "* ")))
+    return re.sub(r" (=|=>|===|!==|&&|\|\|) ", r"\1", code)
 
 
 def _read(name: str, media_type: str, **headers: str) -> _File:

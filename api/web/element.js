@@ -658,6 +658,7 @@ function makeUploads(host) {
 	let last = Promise.resolve();
 
 	function add(file) {
+		const collection = host.target; // As it was said when the file was given.
 		const bar = make("progress", { max: 1, label: `Progress of ${file.name}` });
 		const says = make("span.small", { role: "status" }, "Waiting");
 		list.prepend(make("li", {}, make("bdi", {}, file.name), says, bar));
@@ -676,15 +677,15 @@ function makeUploads(host) {
 		const refused = (error) => end("refused", `${sentence(error.message)} ${error.advice || ""}`);
 		last = last.then(async () => {
 			const { server } = host;
-			const taken = await send(server, file, show);
+			const taken = await send(server, file, collection, show);
 			follow(server, taken, show, end).catch(refused);
 		}).catch(refused);
 	}
 
-	async function send(server, file, show) {
+	async function send(server, file, collection, show) {
 		const body = new FormData();
 		body.append("file", file);
-		if (host.collection) body.append("collection", host.collection);
+		body.append("collection", collection);
 		const { documents, refused } = await new Promise((resolve, reject) => {
 			// fetch cannot say how far an upload has come.
 			const request = new XMLHttpRequest();
@@ -745,7 +746,7 @@ function makeSearch(element) {
 		make("option", { value: "" }, "All collections"));
 
 	const self = {
-		element, input, select, can: [], server: null, key: undefined,
+		element, input, select, can: [], access: {}, target: "", server: null, key: undefined,
 		asked: "", // What the pages shown were found for.
 		get collection() { return element.getAttribute("collection") || select.value; },
 		ask, stop, found, tell, connect, look, refresh, offer, narrow, clear,
@@ -760,8 +761,9 @@ function makeSearch(element) {
 		[...files.files].forEach(uploads.add);
 		files.value = "";
 	} });
+	const target = make("bdi");
 	const add = make("button.chip.push", { part: "upload", onclick: () => files.click() },
-		icon("add"), "Add documents");
+		icon("add"), make("span", {}, "Add documents to ", target));
 	const status = make("p.status.small", { part: "status", role: "status" });
 	const problem = make("div.problem", { part: "problem", role: "alert", hidden: "" });
 	const verdict = make("p.verdict", { part: "verdict" });
@@ -800,6 +802,8 @@ function makeSearch(element) {
 
 	function connect() {
 		const key = self.key ?? element.getAttribute("key");
+		self.access = {};
+		problem.hidden = true;
 		try {
 			self.server = new Server(element.getAttribute("endpoint"), key);
 		} catch {
@@ -816,10 +820,18 @@ function makeSearch(element) {
 		try {
 			const { can, needs_key: locked } = await server.json("/version");
 			self.can = can;
-			if (element.hasAttribute("collection") || (locked && !server.key)) return;
+			if (locked && !server.key) return;
+			const access = await server.json("/access");
+			if (server !== self.server) return;
+			self.access = access;
+			aim();
+			if (element.hasAttribute("collection")) return;
 			const { collections } = await server.json("/collections");
 			if (server === self.server) for (const { name } of collections) offer(name);
-		} catch { /* A question will meet the same and say so. */ }
+		} catch (error) {
+			// A wrong key is said at once; a question will meet whatever else there is.
+			if (error.status === 401 && server === self.server) onProblem(error);
+		}
 	}
 
 	function look() {
@@ -828,7 +840,17 @@ function makeSearch(element) {
 		heading.textContent = element.getAttribute("heading");
 		heading.hidden = !heading.textContent;
 		within.hidden = element.hasAttribute("collection");
-		add.hidden = !element.hasAttribute("upload");
+		aim();
+	}
+
+	/** Who may add documents sees where to. */
+	function aim() {
+		const { scopes = [], collections } = self.access;
+		add.hidden = !element.hasAttribute("upload") || !scopes.includes("ingest");
+		self.target = self.collection
+			|| (!collections || collections.includes("default") ? "default" : collections[0]);
+		target.textContent = self.target;
+		drop.textContent = `Drop files to add them to ${self.target}`;
 	}
 
 	function offer(name) {
@@ -837,6 +859,7 @@ function makeSearch(element) {
 	}
 
 	function narrow() {
+		aim();
 		filter.choose([]);
 		filter.reset();
 	}
