@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from api.keys import Key
     from api.services import FileReport
     from ingest.sources import SourceRegistry
-    from ingest.watch import PlannedAction
+    from ingest.watch import LeftOut, PlannedAction
     from pageglass.settings import Settings
     from pageglass.types import Answer, SearchResult
 
@@ -291,23 +291,28 @@ def ingest(
     if len(paths) == 1 and not os.path.lexists(paths[0]):
         raise UsageError(f"no such file or folder: {paths[0]}")
     from api.progress import ingest_progress
-    from ingest.watch import files_in
+    from ingest.watch import LeftOut, files_in
 
     reports: list[FileReport] = []
+    left_out = LeftOut()
     with _open(ctx, settings, makes=bool(paths)) as backend:
         # A status is not free: it adds up what the data folder takes on disk.
-        files = sum(1 for _ in files_in(paths)) if paths else _queued(backend)
+        files = sum(1 for _ in files_in(paths, left_out=left_out)) if paths else _queued(backend)
         with ingest_progress(files) as progress:
             for report in backend.ingest(paths, collection=collection, progress=progress.moved):
                 reports.append(report)
                 progress.ended("" if as_json else printing.report_line(report))
     if as_json:
-        printing.print_json({"files": [_report_json(report) for report in reports]})
+        printing.print_json(
+            {"files": [_report_json(report) for report in reports], "left_out": _kinds(left_out)}
+        )
     elif not reports:
         nothing = "nothing is queued: name files, or folders of them"
         typer.echo("no files there that can become pages" if paths else nothing, err=True)
     elif len(reports) > 1:
         typer.echo(printing.tally(reports), err=True)
+    if left_out and not as_json:
+        typer.echo(one_line(f"left out: {left_out}"), err=True)
     if any(report.outcome == "failed" for report in reports):
         raise typer.Exit(1)
 
@@ -1354,16 +1359,27 @@ def _print_plan(
         # A plan asks for the known sources and nothing else, which a folder to look at can tell.
         here = cast("SourceRegistry", looking)
         registry = here if server is None else RemoteRegistry(server)
-        plan = Watcher(
+        watcher = Watcher(
             folders, registry=registry, collection=collection, settings=settings.watch
-        ).plan()
+        )
+        plan = watcher.plan()
     if as_json:
-        printing.print_json({"plan": [asdict(action) for action in plan]})
+        left_out = _kinds(watcher.left_out)
+        printing.print_json({"plan": [asdict(action) for action in plan], "left_out": left_out})
         return
     for action in plan:
         _print_action(action)
     if not plan:
         typer.echo("nothing is to be done", err=True)
+    if watcher.left_out:
+        typer.echo(one_line(f"left out: {watcher.left_out}"), err=True)
+
+
+def _kinds(left_out: LeftOut) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "reason": why, "count": number}
+        for (why, kind), number in left_out.most_common()
+    ]
 
 
 def _print_action(action: PlannedAction) -> None:

@@ -32,6 +32,11 @@ _LEFT_BEHIND = re.compile(
 )
 
 
+def is_left_behind(name: str) -> bool:
+    """Whether a name is that of a hidden or temporary file, or one of a tool."""
+    return _LEFT_BEHIND.fullmatch(name) is not None
+
+
 class Rules:
     """The rules that hold in one folder."""
 
@@ -78,7 +83,7 @@ class Rules:
 
         The rule of the nearest ignore file that says anything decides, its last line first.
         """
-        if _LEFT_BEHIND.fullmatch(path.rpartition("/")[2]):
+        if is_left_behind(path.rpartition("/")[2]):
             return True
         for base, spec in reversed(self._specs):
             if base and not path.startswith(f"{base}/"):

@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Literal
 from watchfiles import Change, watch
 
 from ingest.formats import SUFFIXES
-from ingest.ignore import IGNORE_FILE, Rules, read_ignore_file
+from ingest.ignore import IGNORE_FILE, Rules, is_left_behind, read_ignore_file
 from ingest.sources import FileState, Source, SourceRegistry, as_text
 from pageglass.errors import DocumentError, FileChanged, PageglassError, SettingsError
 from pageglass.settings import WatchSettings
@@ -67,10 +68,36 @@ class _File:
     state: FileState
 
 
+class LeftOut(Counter[tuple[str, str]]):
+    """How many files and folders are passed over: by why, and by suffix (or what else they are)."""
+
+    def __str__(self) -> str:
+        """In one line, the most frequent first: "12 files (9 .mp4, 3 .txt: not a kind that is
+        taken; 2 folders: hidden, temporary or of a tool)"; "" for none."""
+        reasons: dict[str, list[str]] = {}
+        for (why, kind), number in self.most_common():
+            reasons.setdefault(why, []).append(f"{number:,} {kind}")
+        shown = (
+            f"{', '.join(kinds[:_KINDS])}{' and others' if len(kinds) > _KINDS else ''}: {why}"
+            for why, kinds in reasons.items()
+        )
+        return "; ".join(shown)
+
+
+_KINDS = 5
+_NO_KIND = "not a kind that is taken"
+_HIDDEN = "hidden, temporary or of a tool"
+_NAMED = "named by a pattern (.pageglassignore or watch.ignore)"
+_LINK = "a link, which is not followed"
+_OTHER = "neither file nor folder"
+_OURS = "a data folder of Pageglass"
+
+
 @dataclass(slots=True)
 class _Look:
     """A folder as one scan saw it. What lies at or below ``unreadable`` paths is not known."""
 
+    left_out: LeftOut = field(default_factory=LeftOut)
     files: dict[str, _File] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -95,6 +122,7 @@ class _Plan:
     gone: list[Source] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
     known: dict[_Key, Source] = field(default_factory=dict)
     too_many: bool = False
 
@@ -125,6 +153,8 @@ class _Folder:
     """Why the registry takes no files, where that was its last word."""
     said: set[str] = field(default_factory=set)
     """What was logged of the last look."""
+    left_out: set[tuple[str, str]] = field(default_factory=set)
+    """Of what was left out so far: why, and which kinds."""
 
 
 class Watcher:
@@ -160,6 +190,7 @@ class Watcher:
             self._rules = Rules(settings.ignore)
         except ValueError as error:
             raise SettingsError(f"setting watch.ignore: {error}") from None
+        self.left_out = LeftOut()
         self._stopping = threading.Event()
         self._due = self._rested = -math.inf
         self._trouble = ""
@@ -273,10 +304,13 @@ class Watcher:
     # What to do
 
     def plan(self) -> list[PlannedAction]:
-        """What is to be done now, files that have not settled yet included; nothing is done."""
+        """What is to be done now, files that have not settled yet included; nothing is done. What
+        is passed over is in ``left_out``."""
         actions: list[PlannedAction] = []
+        self.left_out = LeftOut()
         for path in self._folders:
             plan = self._plan(path)
+            self.left_out.update(plan.left_out)
             if plan.away is not None:
                 reason = f"{plan.away}: its documents stay until it is back"
                 actions.append(PlannedAction("refuse", as_text(path), self._collection, reason))
@@ -324,7 +358,7 @@ class Watcher:
         devices = {source.state.device for source in sources}
         if device not in devices and sources and not any(s.path in look.files for s in sources):
             return _Plan(away="another disk is there")
-        plan = _Plan(refused=look.refused, remarks=look.remarks)
+        plan = _Plan(refused=look.refused, remarks=look.remarks, left_out=look.left_out)
         plan.known = {(source.collection, source.path): source for source in sources}
         by_state: dict[tuple[str, FileState], Source] = {}
         for source in sources:
@@ -511,6 +545,10 @@ class Watcher:
             if remark not in folder.said:
                 _log.warning("%s", remark)
         folder.said = set(remarks)
+        # Their numbers may change with every look: what is said again are new kinds and reasons.
+        if plan.away is None and not plan.left_out.keys() <= folder.left_out:
+            folder.left_out |= plan.left_out.keys()
+            _log.warning("%s: left out: %s", _shown(as_text(folder.path)), plan.left_out)
 
     def _look(self, folder: Path) -> _Look:
         look = _Look()
@@ -577,6 +615,7 @@ def _walk(root: Path, rules: Rules, look: _Look) -> Iterator[tuple[str, str, os.
             continue
         names = {entry.name for entry in entries}
         if names >= _DATA_FOLDER:
+            look.left_out[_OURS, "folder"] += 1
             continue
         if IGNORE_FILE in names:
             try:
@@ -592,15 +631,27 @@ def _walk(root: Path, rules: Rules, look: _Look) -> Iterator[tuple[str, str, os.
             inside = f"{relative}/{entry.name}" if relative else entry.name
             try:
                 if entry.is_dir(follow_symlinks=False):
-                    if not rules.ignores(inside, folder=True):
+                    if rules.ignores(inside, folder=True):
+                        look.left_out[_why_ignored(entry.name), "folder"] += 1
+                    else:
                         folders.append((entry.path, inside, rules))
                 elif entry.is_symlink():
                     if _leads_out(entry, root) and not rules.ignores(inside):
                         look.refused.append((as_text(entry.path), "a link out of the folder"))
-                elif _counts(entry.name) and not rules.ignores(inside):
+                    else:
+                        look.left_out[_LINK, _kind(entry.name)] += 1
+                elif entry.name == IGNORE_FILE:
+                    continue
+                elif rules.ignores(inside):
+                    look.left_out[_why_ignored(entry.name), _kind(entry.name)] += 1
+                elif not _counts(entry.name):
+                    look.left_out[_NO_KIND, _kind(entry.name)] += 1
+                else:
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
                         yield entry.path, inside, status
+                    else:
+                        look.left_out[_OTHER, _kind(entry.name)] += 1
             except OSError as error:
                 _cannot_read(entry.path, error, look)
         stack += reversed(folders)
@@ -616,6 +667,16 @@ def _leads_out(link: os.DirEntry[str], root: Path) -> bool:
     """Whether a link to a folder, or to a file that would count, leaves the watched folder."""
     target = Path(os.path.realpath(link.path))
     return not target.is_relative_to(root) and (_counts(link.name) or target.is_dir())
+
+
+def _why_ignored(name: str) -> str:
+    return _HIDDEN if is_left_behind(name) else _NAMED
+
+
+def _kind(name: str) -> str:
+    """What a file that is left out is called: by its suffix, if that is one."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - called for every file
+    return suffix if 1 < len(suffix) <= 10 and suffix.isprintable() else "without a suffix"
 
 
 def _counts(name: str) -> bool:
@@ -656,10 +717,12 @@ def is_remote(folder: Path, mountinfo: str) -> bool:
     return remote
 
 
-def files_in(paths: Sequence[Path], rules: Rules | None = None) -> Iterator[Path]:
+def files_in(
+    paths: Sequence[Path], rules: Rules | None = None, left_out: LeftOut | None = None
+) -> Iterator[Path]:
     """Files as given, and in folders those that count, in order of their names.
 
-    What a watched folder passes over is passed over here, too.
+    What a watched folder passes over is passed over here, too, and counted in ``left_out``.
     """
     for path in paths:
         if not path.is_dir():
@@ -671,7 +734,9 @@ def files_in(paths: Sequence[Path], rules: Rules | None = None) -> Iterator[Path
                 yield Path(found)
         except OSError as error:
             _log.warning("%s cannot be read: %s", path, _why(error))
-        for left_out, reason in look.refused:
-            _log.warning("%s is left out: %s", _shown(left_out), reason)
+        for refused, reason in look.refused:
+            _log.warning("%s is left out: %s", _shown(refused), reason)
         for remark in look.remarks:
             _log.warning("%s", remark)
+        if left_out is not None:
+            left_out.update(look.left_out)

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from ingest.sources import FileState, Source
-from ingest.watch import PlannedAction, Watcher, collection_name, files_in, is_remote
+from ingest.watch import LeftOut, PlannedAction, Watcher, collection_name, files_in, is_remote
 from pageglass.errors import FileChanged, NotADocument, SettingsError, StoreUnreachable
 from pageglass.settings import WatchSettings
 from pageglass.types import check_collection_name
@@ -962,3 +962,48 @@ def test_files_are_listed_by_the_same_rules(tmp_path: Path) -> None:
     listed = [path.relative_to(tmp_path).as_posix() for path in files_in([tmp_path])]
     assert listed == ["a.PNG", "b.pdf", "in/c.docx"]
     assert list(files_in([tmp_path / "notes.txt"])) == [tmp_path / "notes.txt"]
+
+
+def test_what_is_left_out_is_counted_and_said_why(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for name in ("a.pdf", "b.mp4", "c.MP4", "d.txt", ".hidden.pdf", "~$e.docx", "old/f.pdf", "g"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    (root / ".pageglassignore").write_text("old/\n")
+    (root / "link.pdf").symlink_to(root / "a.pdf")
+    (root / ".git").mkdir()
+    os.mkfifo(root / "pipe.pdf")
+    left_out = LeftOut()
+    assert [path.name for path in files_in([root], left_out=left_out)] == ["a.pdf"]
+    kinds, hidden = "not a kind that is taken", "hidden, temporary or of a tool"
+    assert left_out == {
+        (kinds, ".mp4"): 2,
+        (kinds, ".txt"): 1,
+        (kinds, "without a suffix"): 1,
+        (hidden, ".pdf"): 1,
+        (hidden, ".docx"): 1,
+        (hidden, "folder"): 1,
+        ("named by a pattern (.pageglassignore or watch.ignore)", "folder"): 1,
+        ("a link, which is not followed", ".pdf"): 1,
+        ("neither file nor folder", ".pdf"): 1,
+    }
+    said = str(left_out)
+    assert said.startswith("2 .mp4, 1 .txt, 1 without a suffix: not a kind that is taken; ")
+    assert str(LeftOut()) == ""
+
+
+def test_a_watcher_says_once_what_it_leaves_out(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.pdf", "b.mp4", "c.mp4"):
+        scene.write(name)
+    scene.settle()
+    scene.write("d.mp4")
+    scene.settle()
+    assert caplog.text.count("left out: ") == 1
+    assert "left out: 2 .mp4: not a kind that is taken" in caplog.text
+    scene.write("e.txt")
+    scene.settle()
+    assert caplog.text.count("left out: 3 .mp4, 1 .txt: not a kind") == 1
+    scene.watcher.plan()
+    assert sum(scene.watcher.left_out.values()) == 4
