@@ -745,7 +745,8 @@ def remove(
     collection: CollectionFilter = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove every trace of documents from the data folder. Your own files stay.
+    """Remove every trace of documents from the data folder. Your own files stay; those in watched
+    folders are not taken again until they change, or `pageglass ingest FILE` adds them.
 
     \b
     pageglass rm report.pdf

@@ -16,7 +16,13 @@ from typing import Any, Literal
 
 from ingest.database import Database
 from ingest.sources import FileState, Source
-from pageglass.errors import CollectionNotFound, DocumentNotFound, PageNotFound, StoreError
+from pageglass.errors import (
+    CollectionNotFound,
+    DocumentNotFound,
+    DocumentRemoved,
+    PageNotFound,
+    StoreError,
+)
 from pageglass.types import (
     DEFAULT_COLLECTION,
     Box,
@@ -102,10 +108,22 @@ class Catalog:
 
         The same bytes from a second source add a name. A source whose content changed keeps its
         old document until the new one is indexed. A failed document is tried again. ``folder`` and
-        ``state`` are those of a watched file.
+        ``state`` are those of a watched file: DocumentRemoved where a person removed what it holds.
+        Any other way to add it makes that void.
         """
         wanted = document_id(collection, sha256)
         with self._transaction() as db:
+            if folder is None:
+                db.execute(
+                    "DELETE FROM removed WHERE collection = ? AND sha256 = ?", (collection, sha256)
+                )
+            elif db.execute(
+                "SELECT 1 FROM removed WHERE collection = ? AND sha256 = ?", (collection, sha256)
+            ).fetchone():
+                raise DocumentRemoved(
+                    "it was removed by hand, and stays out until its content changes or somebody"
+                    " adds it (`pageglass ingest FILE`)"
+                )
             row = db.execute("SELECT state FROM documents WHERE id = ?", (wanted,)).fetchone()
             new = row is None or row["state"] != "indexed"
             if row is None:
@@ -409,9 +427,18 @@ class Catalog:
     # Removal, in two steps so that it can be resumed
 
     def mark_removed(self, id: str) -> None:
-        """Hide a document at once; the rest of its traces follow. DocumentNotFound."""
+        """Hide a document at once; the rest of its traces follow. Files of watched folders that
+        hold it are not taken again. DocumentNotFound."""
         with self._transaction() as db:
             self.document(id)
+            db.execute(
+                "INSERT OR REPLACE INTO removed (collection, sha256, path)"
+                " SELECT s.collection, d.sha256, MIN(s.source) FROM sources s"
+                " JOIN documents d ON d.id = ?1 WHERE s.folder IS NOT NULL"
+                " AND (s.next_document = ?1 OR s.document = ?1 AND s.next_document IS NULL)"
+                " GROUP BY s.collection",
+                (id,),
+            )
             db.execute("DELETE FROM sources WHERE document = ?", (id,))
             db.execute("UPDATE sources SET next_document = NULL WHERE next_document = ?", (id,))
             db.execute("UPDATE documents SET state = 'removing' WHERE id = ?", (id,))

@@ -167,7 +167,19 @@ _V6 = """
 CREATE INDEX sources_name ON sources (collection, name);
 """
 
-_MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7 = """
+-- Content of watched folders that a person removed: it stays out, wherever it lies there, until
+-- somebody adds it by hand.
+CREATE TABLE removed (
+    collection TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    path TEXT NOT NULL,
+    removed_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (collection, sha256)
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 """What makes version n of version n - 1. Never change one that was released: add another."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)

@@ -26,6 +26,7 @@
     │   ├── NotADocument        empty, damaged beyond repair, or not what it claims to be
     │   ├── EncryptedDocument   needs a password
     │   ├── FormatUnsupported   of a kind that this installation cannot make pages of
+    │   ├── DocumentRemoved     a person removed this content of a watched folder
     │   └── LimitExceeded       larger, longer or slower than a limit allows
     ├── FileChanged             the file changed while it was read; the next look takes it
     ├── StoreError              the data folder or an index cannot be used as it is
@@ -248,6 +249,13 @@ class FormatUnsupported(DocumentError):
 
     code = "format-unsupported"
     status = 415
+
+
+class DocumentRemoved(DocumentError):
+    """A person removed this content of a watched folder."""
+
+    code = "document-removed"
+    status = 410
 
 
 class LimitExceeded(DocumentError):

@@ -70,7 +70,14 @@ def test_a_catalog_of_version_3_gets_a_place_for_thresholds(
     monkeypatch.setattr("ingest.database._MIGRATIONS", ingest.database._MIGRATIONS[:3])
     monkeypatch.setattr("ingest.database.SCHEMA_VERSION", 3)
     old = Database(path)
-    Catalog(old).enqueue(collection="c", sha256="s1", source="/a", name="a.pdf")
+    with old.transaction() as db:
+        db.execute(
+            "INSERT INTO documents (id, collection, sha256, state) VALUES ('d', 'c', 's1', 'queued')"
+        )
+        db.execute(
+            "INSERT INTO sources (collection, source, name, document)"
+            " VALUES ('c', '/a', 'a.pdf', 'd')"
+        )
     old.close()
     monkeypatch.undo()
     assert "thresholds" not in tables(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -94,6 +95,35 @@ def test_a_mass_deletion_is_held_until_somebody_decides(watched: Watched) -> Non
     time.sleep(1)
     assert len(services.documents()) == 12
     assert services.held() == []
+
+
+def test_what_a_person_removes_stays_out_until_it_changes_or_is_added(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def remove(services: Services, name: str) -> None:
+        services.remove(next(d.id for d in services.documents() if d.name == name))
+
+    with watching(tmp_path, rescan_seconds=1) as (inbox, services):
+        path = pdf(inbox / "a.pdf", ["The heron waits."])
+        pdf(inbox / "b.pdf", ["The crane dances."])
+        until(lambda: indexed(services) == {"a.pdf", "b.pdf"})
+        remove(services, "a.pdf")
+        until(lambda: "a.pdf is left out: it was removed by hand" in caplog.text)
+        # Elsewhere in the folder, too.
+        path = path.rename(inbox / "moved.pdf")
+        until(lambda: "moved.pdf is left out: it was removed by hand" in caplog.text)
+        assert indexed(services) == {"b.pdf"}
+    with watching(tmp_path, rescan_seconds=1) as (inbox, services):  # and after a restart
+        pdf(inbox / "c.pdf", ["The stork claps."])
+        until(lambda: "c.pdf" in indexed(services))
+        assert indexed(services) == {"b.pdf", "c.pdf"}
+        remove(services, "c.pdf")
+        pdf(inbox / "c.pdf", ["The stork flies."])
+        until(lambda: indexed(services) == {"b.pdf", "c.pdf"})
+        assert services.search("stork").hits
+    with watching(tmp_path) as (inbox, services):
+        services.add(io.BytesIO(path.read_bytes()), name="by hand.pdf")
+        until(lambda: len(indexed(services)) == 3)
 
 
 def test_pictures_become_pages(watched: Watched) -> None:
