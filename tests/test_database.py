@@ -72,7 +72,8 @@ def test_a_catalog_of_version_3_gets_a_place_for_thresholds(
     old = Database(path)
     with old.transaction() as db:
         db.execute(
-            "INSERT INTO documents (id, collection, sha256, state) VALUES ('d', 'c', 's1', 'queued')"
+            "INSERT INTO documents (id, collection, sha256, state)"
+            " VALUES ('d', 'c', 's1', 'queued')"
         )
         db.execute(
             "INSERT INTO sources (collection, source, name, document)"
