@@ -50,8 +50,8 @@ class Access:
         """KeyForbidden where what needs one of ``scopes`` is not the caller's to do."""
         if self.scopes.isdisjoint(scopes):
             raise KeyForbidden(
-                f"this API key may not do that: it needs the scope {' or '.join(scopes)}"
-                f" (`pageglass keys add NAME --scope {scopes[0]}`)"
+                f"this API key may not do that: it needs the scope {' or '.join(scopes)}",
+                hint=f"`pageglass keys add NAME --scope {scopes[0]}`",
             )
 
     def require_collection(self, collection: str) -> None:
@@ -136,8 +136,8 @@ class Authenticate:
             if credential:
                 raise KeyInvalid("this is no API key of Pageglass: they begin with pgk_")
             raise KeyMissing(
-                "this server wants an API key: send `Authorization: Bearer KEY`"
-                " (`pageglass keys add` makes one)"
+                "this server wants an API key: send `Authorization: Bearer KEY`",
+                hint="`pageglass keys add` makes one",
             )
         try:
             key = await to_thread.run_sync(self._keys.check, credential, limiter=self._threads)
@@ -169,9 +169,9 @@ class Authenticate:
         wait = self._window.hit(who, limit, time.monotonic())
         if wait:
             raise TooManyRequests(
-                f"more than {limit:,} requests a minute (setting server.requests_per_minute): come"
-                " back a little later",
+                f"more than {limit:,} requests a minute: come back a little later",
                 max(1.0, wait),
+                hint="setting server.requests_per_minute",
             )
 
 

@@ -75,7 +75,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except PageglassError as error:
-            code, message = error.code, str(error)
+            code, message = error.code, error.for_operator
             status = 2 if isinstance(error, UsageError) else 1
         except BrokenPipeError:
             raise  # Whoever read us has enough; typer ends quietly.
@@ -761,9 +761,11 @@ def remove(
             except UsageError as error:
                 if len(documents) == 1:
                     raise
-                outcomes.append({"document": wanted, "outcome": "failed", "reason": str(error)})
+                outcomes.append(
+                    {"document": wanted, "outcome": "failed", "reason": error.for_operator}
+                )
                 if not as_json:
-                    printing.print_error(str(error))
+                    printing.print_error(error.for_operator)
             else:
                 outcomes.append({"document": wanted, "outcome": "removed", "id": id})
                 if not as_json:

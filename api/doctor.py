@@ -131,7 +131,7 @@ def _check(look: _Look, failed: Set[str]) -> Check:
     try:
         found = look.make()
     except PageglassError as error:
-        return Check(look.name, False, str(error), "do what the message says")
+        return Check(look.name, False, error.for_operator, "do what the message says")
     except Exception as error:  # A doctor reports what it did not expect, too.
         return Check(
             look.name,

@@ -135,7 +135,7 @@ class _Tool:
             return _refusal("the call was called off")
         except Exception:
             _log.exception("the tool %s failed", self.name)
-            return _refusal("an unexpected error: the log of `pageglass mcp` has more")
+            return _refusal("an unexpected error: the log of Pageglass has more")
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=text), *images],
             structured_content=result.model_dump(mode="json", exclude_none=True),

@@ -262,11 +262,11 @@ class BodyLimits:
         # Only forms go to disk as they come; whatever else is sent there is kept in memory.
         form = kind.lower().startswith("multipart/form-data")
         if method == "POST" and path in ("/documents", "/sources") and form:
-            limit, over = self._upload_bytes, f"{self._upload_mb:,} MB (setting server.upload_mb)"
+            limit, over = self._upload_bytes, f"{self._upload_mb:,} MB"
             return limit, f"the upload is larger than {over}"
         if method == "POST" and path in ("/ask", "/search", "/v1/chat/completions"):
             limit = self._question_bytes
-            over = f"{limit >> 20:,} MB as JSON (setting search.picture_mb; base64 adds a third)"
+            over = f"{limit >> 20:,} MB as JSON (base64 adds a third)"
             return limit, f"the question and its picture are larger than {over}"
         return JSON_BYTES, f"the request's body is larger than {JSON_BYTES >> 20} MB"
 

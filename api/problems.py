@@ -159,7 +159,7 @@ async def _on_pageglass_error(request: Request, error: Exception) -> ProblemResp
     # must not fill its log, too.
     passing = error.status == http.HTTPStatus.NOT_IMPLEMENTED or isinstance(error, Overload)
     if error.status >= 500 and not passing:
-        _log.error("request %s failed: %s", request_id, error, exc_info=error)
+        _log.error("request %s failed: %s", request_id, error.for_operator, exc_info=error)
     return pageglass_problem(request_id, error)
 
 

@@ -331,8 +331,8 @@ class Services:
         """
         if self._extractor is None:
             raise NotInProfile(
-                f"the profile {self._profile.name} has no model that reads values off pages: use"
-                " the profile cpu or gpu, or set answer.url to a model's server"
+                f"the profile {self._profile.name} has no model that reads values off pages",
+                hint="use the profile cpu or gpu, or set answer.url to a model's server",
             )
         fields = read_schema(schema)
         wanted = self._wanted(documents, pages, within)
@@ -414,15 +414,15 @@ class Services:
         if not asked and not by_picture:
             raise QuestionError(
                 f"the picture holds no text, and the profile {self._profile.name} cannot search by"
-                " pictures: add a question, or use the profile cpu or gpu"
+                " pictures: add a question",
+                hint="or use the profile cpu or gpu",
             )
         found = self.searcher.search(asked, picture=image, scope=scope, top_k=top_k)
         facts.used(found.usage)
         notes = found.notes
         if waiting := self.jobs.live(scope.collections):
             are = "document is" if waiting == 1 else "documents are"
-            goes_on = "a server goes on by itself, else `pageglass ingest` does"
-            notes = (*notes, f"{waiting} {are} not indexed in full yet: {goes_on}")
+            notes = (*notes, f"{waiting} {are} not indexed in full yet")
         if not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
             where = f" in {', '.join(scope.collections)}" if scope.collections else ""
             notes = (*notes, f"nothing is indexed{where} yet: add documents")

@@ -169,10 +169,11 @@ class Questions:
     def _busy(self, id: str) -> Busy:
         own = self._turns.waiting(id)
         return Busy(
-            f"{self.waiting:,} questions wait already, {own:,} of them yours (setting"
-            " server.waiting): ask again in some seconds",
+            f"{self.waiting:,} questions wait already, {own:,} of them yours: ask again in some"
+            " seconds",
             # By then those that wait now have had their turns.
             min(60.0, max(_COME_BACK_SECONDS, self.waiting * self._mean_seconds / self._at_once)),
+            hint="setting server.waiting",
         )
 
     @asynccontextmanager

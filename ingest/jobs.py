@@ -36,7 +36,7 @@ _WITHIN = (
     " AND w.collection IN (SELECT value FROM json_each(:collections))))"
 )
 _DUE = "state = 'queued' AND (run_after <= :now OR run_after > :now + :far)"
-_CANCELLED = "cancelled: `pageglass retry` goes on with it"
+_CANCELLED = "cancelled: a retry goes on with it"
 
 
 class Jobs:

@@ -430,8 +430,7 @@ class Writer:
         reason = failure.reason
         if failure.kind == "transient":
             reason = (
-                f"{reason} (given up after {self._jobs.attempts(id)} attempts; `pageglass retry`"
-                " tries again)"
+                f"{reason} (given up after {self._jobs.attempts(id)} attempts; a retry tries again)"
             )
         with self._database.transaction():
             indexed = self._catalog.document(id).state == "indexed"

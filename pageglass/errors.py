@@ -44,7 +44,9 @@
     └── ServerError             a Pageglass server answered with a problem, or not at all
 
 Each class carries a stable ``code`` (used by the HTTP API's problem documents and by ``--json``)
-and the HTTP ``status`` it becomes. The message is one line and says what to do.
+and the HTTP ``status`` it becomes. The message is one line, for everybody, and says what to do.
+What only whoever runs the server can do (a command, a setting) is the ``hint``: the command line
+and the log show it, the page, HTTP clients and assistants never see it.
 """
 
 from __future__ import annotations
@@ -60,6 +62,19 @@ class PageglassError(Exception):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
+    hint: str = ""
+    """What whoever runs the server can do; "" where the message says it all."""
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        """``hint`` takes the place of the class's own."""
+        super().__init__(message)
+        if hint:
+            self.hint = hint
+
+    @property
+    def for_operator(self) -> str:
+        """The message and the hint, on one line."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
 
 
 class UsageError(PageglassError):
@@ -101,11 +116,12 @@ class DocumentNotFound(UsageError):
 
     code = "document-not-found"
     status = 404
+    hint = "`pageglass status` lists them"
 
     @classmethod
     def of(cls, document_id: str) -> Self:
         """What is said of one that is not there, or not for the caller to see."""
-        return cls(f"no document {document_id[:64]!r}: `pageglass status` lists them")
+        return cls(f"no document {document_id[:64]!r}")
 
 
 class JobNotFound(UsageError):
@@ -113,11 +129,12 @@ class JobNotFound(UsageError):
 
     code = "job-not-found"
     status = 404
+    hint = "`pageglass jobs` lists them"
 
     @classmethod
     def of(cls, document_id: str) -> Self:
         """What is said of one that is not there, or not for the caller to see."""
-        return cls(f"no job {document_id[:64]!r}: `pageglass jobs` lists them")
+        return cls(f"no job {document_id[:64]!r}")
 
 
 class DocumentExists(UsageError):
@@ -206,9 +223,9 @@ class Overload(PageglassError):
     code = "overload"
     status = 503
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, *, hint: str = "") -> None:
         """``retry_after`` is in seconds; None where nothing can be said."""
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.retry_after = retry_after
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from api.access import Window, network_of
 from api.keys import Keys
+from pageglass.errors import Busy, DocumentNotFound
 from tests.served import served
 
 
@@ -89,3 +91,35 @@ def test_a_key_bound_to_a_site_works_there_where_no_key_is_needed(tmp_path: Path
         assert found.status_code == 200, found.text
         assert running.http.get("/documents", headers=other | key).status_code == 403
         assert running.http.get("/documents", headers=site).status_code == 403
+
+
+def test_refusals_carry_no_advice_for_whoever_runs_the_server(tmp_path: Path) -> None:
+    with served(tmp_path, server__requests_per_minute=50) as running:
+        http = running.http
+        refused = [
+            http.get("/documents/nope"),
+            http.get("/jobs/nope"),
+            http.post("/jobs/nope/retry"),
+            http.post("/extract", json={"schema": {"type": "object"}, "documents": ["nope"]}),
+            http.post("/ask", content=b'"' + b"x" * (30 << 20) + b'"'),
+        ]
+        with Keys(tmp_path / "data" / "keys.sqlite") as keys:
+            _, key = keys.add(name="reader", scopes=["search"])
+        refused.append(http.get("/status", headers={"Authorization": f"Bearer {key}"}))
+        refused += [http.get("/documents/nope") for _ in range(60)][-1:]
+    assert {response.status_code for response in refused} == {403, 404, 413, 429, 501}
+    for response in refused:
+        assert not ADVICE.search(response.text), response.text
+        assert set(response.json()) == {"type", "title", "status", "detail", "code", "request_id"}
+
+
+ADVICE = re.compile(r"`pageglass |pip install|setting |server\.[a-z]|answer\.[a-z]|--[a-z]")
+
+
+def test_the_command_line_still_gives_the_advice() -> None:
+    error = DocumentNotFound.of("nope")
+    assert str(error) == "no document 'nope'"
+    assert error.for_operator == "no document 'nope' (`pageglass status` lists them)"
+    busy = Busy("too much", 3.0, hint="setting server.waiting")
+    assert (str(busy), busy.retry_after) == ("too much", 3.0)
+    assert busy.for_operator == "too much (setting server.waiting)"

@@ -145,7 +145,7 @@ def test_what_is_cancelled_stops_and_can_be_taken_up_again(queue: Queue) -> None
     queue.jobs.cancel(id)
     assert not queue.jobs.keep(id, "w")
     assert queue.catalog.document(id).state == "failed"
-    assert "pageglass retry" in (queue.catalog.document(id).reason or "")
+    assert "a retry" in (queue.catalog.document(id).reason or "")
     with pytest.raises(JobConflict):
         queue.jobs.cancel(id)
     queue.jobs.retry(id)

@@ -181,7 +181,7 @@ def test_a_document_no_model_can_take_fails_with_the_reason(bench: Bench, tmp_pa
     settled = bench.services.document(document.id)
     assert settled.state == "failed"
     assert "models pull" in (settled.reason or "")
-    assert "pageglass retry" in (settled.reason or "")
+    assert "a retry" in (settled.reason or "")
 
 
 def test_a_damaged_document_does_not_touch_those_beside_it(bench: Bench, tmp_path: Path) -> None:
