@@ -65,8 +65,13 @@ class Answers:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(_SCHEMA)
             self._db.execute("DELETE FROM answers WHERE status IS NULL")
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:
             raise StoreError(f"cannot open {path.name}: {error}") from None
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot open {path}: {error}. Remove the file: it holds a day's answers to writes"
+                " with an Idempotency-Key, and nothing else"
+            ) from None
 
     def close(self) -> None:
         """Release the file."""

@@ -115,8 +115,13 @@ class Keys:
             # A key that is revoked stays so, after a power cut too.
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
+        except sqlite3.OperationalError as error:
             raise StoreError(f"cannot open the API keys {path.name}: {error}") from None
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"cannot open the API keys {path}: {error}. Put the file back from a backup, or"
+                " remove it and make new keys (`pageglass keys add`)"
+            ) from None
 
     def close(self) -> None:
         """Release the file."""

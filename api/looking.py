@@ -11,6 +11,7 @@ from api.owner import require_data_folder
 from api.time_left import busy_seconds
 from ingest.catalog import Catalog
 from ingest.database import Database
+from ingest.degraded import noted
 from ingest.jobs import Jobs
 from ingest.sources import Source
 from ingest.thresholds import FittedThreshold, Thresholds
@@ -37,6 +38,8 @@ class Status:
     """Removals that wait for a person's word (`pageglass deletions`)."""
     outage: str | None
     """Why nothing can be stored at the moment, as far as this process knows."""
+    degraded: str | None
+    """What is lost of what the catalog counts on, and what mends it."""
     pages: int
     collections: dict[str, int]
     """Indexed pages by collection."""
@@ -53,6 +56,7 @@ def read_status(
     jobs: Jobs,
     thresholds: Thresholds,
     *,
+    degraded: str | None,
     outage: str | None = None,
 ) -> Status:
     """What the catalog and the disk say of a data folder."""
@@ -64,6 +68,7 @@ def read_status(
         jobs=jobs.counts(),
         held=len(held_files(catalog)),
         outage=outage,
+        degraded=degraded,
         pages=sum(pages.values()),
         collections=pages,
         disk_bytes=_size(settings.data_dir),
@@ -133,7 +138,14 @@ class Looking:
 
     def status(self) -> Status:
         """What the data folder holds."""
-        return read_status(self._settings, self._catalog, self._jobs, self._thresholds)
+        embedded = self._settings.index.url is None
+        return read_status(
+            self._settings,
+            self._catalog,
+            self._jobs,
+            self._thresholds,
+            degraded=noted(self._settings.data_dir, self._catalog, embedded=embedded),
+        )
 
     def documents(self, *, collection: str | None = None) -> list[Document]:
         """Every document, oldest first."""

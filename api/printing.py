@@ -182,6 +182,8 @@ def print_status(
         typer.echo(f"held         {status.held} removals (`pageglass deletions` settles them)")
     if status.outage:
         typer.echo(f"OUTAGE       {one_line(status.outage)}")
+    if status.degraded:
+        typer.echo(f"DEGRADED     {one_line(status.degraded)}")
     typer.echo(f"pages        {status.pages:,}")
     typer.echo(f"on disk      {megabytes(status.disk_bytes)}")
     for fitted in status.thresholds:

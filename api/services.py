@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import secrets
@@ -9,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -30,8 +31,10 @@ from ingest.backup import BackupReport, backup
 from ingest.catalog import Catalog, Holding, StageResult
 from ingest.check import Finding, check
 from ingest.database import Database
+from ingest.degraded import describe, lacking, note
 from ingest.failures import classify
 from ingest.jobs import Jobs
+from ingest.known_backups import newest_backup
 from ingest.ocr import Ocr
 from ingest.pipeline import Pipeline
 from ingest.thresholds import Thresholds
@@ -48,6 +51,7 @@ from pageglass.errors import (
     NotInProfile,
     PageglassError,
     QuestionError,
+    StoreDamaged,
     StoreError,
 )
 from pageglass.images import ImageStore
@@ -80,6 +84,9 @@ from retrieval.search import Searcher
 from retrieval.vlms import Vlm
 from retrieval.vlms.images import PromptImages
 
+_log = logging.getLogger(__name__)
+
+_COUNTED_SECONDS = 60.0
 _READY_SECONDS = 2.0
 """How long a model's server may take to say that it is there."""
 
@@ -154,7 +161,10 @@ class Services:
             self._profile = profile
             indexes: dict[str, Index] = {}
             for space in profile.spaces:
-                index = open_index(settings.index, folder / "index", space.spec)
+                try:
+                    index = open_index(settings.index, folder / "index", space.spec)
+                except StoreDamaged as error:
+                    raise StoreDamaged(f"{error}; {newest_backup(folder)}") from error
                 indexes[space.spec.name] = index
                 stack.callback(index.close)
             self._images = ImageStore(folder / "images")
@@ -175,7 +185,7 @@ class Services:
                     # another tenant has it.
                     copy_twins=not settings.server.keys_needed,
                 )
-            except (sqlite3.OperationalError, OSError) as error:
+            except (sqlite3.DatabaseError, OSError) as error:
                 raise StoreError(
                     f"cannot open the data folder: {classify(error).reason}"
                 ) from error
@@ -217,6 +227,10 @@ class Services:
             self._watchers: list[Watcher] = []
             self.keys = open_keys(folder)
             stack.callback(self.keys.close)
+            self._counted_at = float("-inf")
+            self._degraded: str | None = None
+            if (lost := self.degraded) is not None:
+                _log.error("%s", lost)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -423,7 +437,9 @@ class Services:
         if waiting := self.jobs.live(scope.collections):
             are = "document is" if waiting == 1 else "documents are"
             notes = (*notes, f"{waiting} {are} not indexed in full yet")
-        if not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
+        if self._degraded is not None:
+            notes = (*notes, "some pages cannot be found, since the index lacks them")
+        elif not found.hits and not self.catalog.documents(scope=Scope(scope.collections), limit=1):
             where = f" in {', '.join(scope.collections)}" if scope.collections else ""
             notes = (*notes, f"nothing is indexed{where} yet: add documents")
         if picture is not None:
@@ -690,8 +706,25 @@ class Services:
                     deep=deep,
                 )
             )
+        self._counted_at = float("-inf")
         self._wake()
         return found
+
+    @property
+    def degraded(self) -> str | None:
+        """What is lost of what the catalog counts on, and what mends it. Counted at most once in
+        _COUNTED_SECONDS; where the store does not answer, as it was."""
+        if time.monotonic() < self._counted_at + _COUNTED_SECONDS:
+            return self._degraded
+        folder = self.settings.data_dir
+        with suppress(StoreError):
+            self._degraded = describe(
+                folder, self.catalog, lacking(self.catalog, self.searcher.indexes)
+            )
+            with suppress(OSError):  # A full disk: whoever only looks is told less.
+                note(folder, self._degraded)
+        self._counted_at = time.monotonic()
+        return self._degraded
 
     def backup(self, target: Path) -> BackupReport:
         """Copy the data folder, as it is at one moment, into a new one. UsageError, StoreError."""
@@ -797,7 +830,10 @@ class Services:
         """Whether questions can be answered and files taken in now. Asks the store, and the
         server of the answering model where there is one."""
         return Readiness.of(
-            models=self._models_ready(), store=self._store_ready(), queue=self._queue_ready()
+            models=self._models_ready(),
+            store=self._store_ready(),
+            queue=self._queue_ready(),
+            degraded=self._degraded is not None,
         )
 
     def _models_ready(self) -> ReadyCheck:
@@ -818,6 +854,10 @@ class Services:
                 index.count(Scope(documents=("",)))
         except StoreError:
             return ReadyCheck(ready=False, detail="the store of vectors does not answer")
+        if self.degraded is not None:
+            # What is left answers all the same.
+            detail = "the vectors of pages are lost: `pageglass check --repair` has them made again"
+            return ReadyCheck(ready=True, detail=detail)
         return ReadyCheck(ready=True, detail="the store of vectors answers")
 
     def _queue_ready(self) -> ReadyCheck:
@@ -830,7 +870,12 @@ class Services:
     def status(self) -> Status:
         """What the data folder holds."""
         return read_status(
-            self.settings, self.catalog, self.jobs, self.thresholds, outage=self.writer.outage
+            self.settings,
+            self.catalog,
+            self.jobs,
+            self.thresholds,
+            degraded=self.degraded,
+            outage=self.writer.outage,
         )
 
     @property

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.database import Database
+from ingest.known_backups import note_backup
 from pageglass.durable import sync_folder
 from pageglass.errors import StoreError, UsageError
 from pageglass.private import private_folder
@@ -79,6 +80,7 @@ def backup(
         os.sync()
         part.rename(target)
         sync_folder(target.parent)
+        note_backup(data_dir, target)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError | sqlite3.Error):

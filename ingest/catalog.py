@@ -625,6 +625,29 @@ class Catalog:
         with self._transaction(redone=True) as db:
             db.executemany("DELETE FROM incoming_images WHERE image = ?", [(k,) for k in keys])
 
+    def encoded(self, stages: Iterable[str]) -> dict[str, int]:
+        """Pages that are done, by stage; those of documents that are on their way out aside."""
+        wanted = list(stages)
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT s.stage, COUNT(*) FROM stages s JOIN documents d ON d.id = s.document"
+                " WHERE s.state = 'done' AND d.state != 'removing'"
+                " AND s.stage IN (SELECT value FROM json_each(?)) GROUP BY s.stage",
+                (json.dumps(wanted),),
+            ).fetchall()
+        return dict.fromkeys(wanted, 0) | dict(map(tuple, rows))
+
+    def stage_names(self) -> list[str]:
+        """The stages that some page has gone through."""
+        with self._lock:
+            rows = self._db.execute("SELECT DISTINCT stage FROM stages").fetchall()
+        return [row["stage"] for row in rows]
+
+    def knows_nothing(self) -> bool:
+        """Whether there is no document, nor one on its way out."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is None
+
     def undo_stages(self, id: str, stages: Mapping[int, Iterable[str]]) -> None:
         """Forget what became of stages, by page index, and queue the document to go through them
         again."""

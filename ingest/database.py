@@ -10,8 +10,10 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
-from pageglass.errors import StoreError
+from ingest.known_backups import newest_backup
+from pageglass.errors import DiskFull, StoreDamaged, StoreError
 
 _V1 = """
 CREATE TABLE documents (
@@ -185,6 +187,79 @@ _MIGRATIONS = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class _Connection(sqlite3.Connection):
+    """One whose errors say what to do, whatever was asked when damage or a full disk showed."""
+
+    path = Path()
+
+    def cursor(self, factory: Any = None) -> Any:
+        return super().cursor(factory or _Cursor)
+
+    # SQLite's own shortcuts pass by what a cursor of ours does.
+    def execute(self, *arguments: Any) -> Any:
+        return self.cursor().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        return self.cursor().executemany(*arguments)
+
+    def backup(self, *arguments: Any, **named: Any) -> None:
+        with _explained(self.path):
+            super().backup(*arguments, **named)
+
+
+class _Cursor(sqlite3.Cursor):
+    def execute(self, *arguments: Any) -> Any:
+        with _explained(cast(_Connection, self.connection).path):
+            return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> Any:
+        with _explained(cast(_Connection, self.connection).path):
+            return super().executemany(*arguments)
+
+    def fetchone(self) -> Any:
+        with _explained(cast(_Connection, self.connection).path):
+            return super().fetchone()
+
+    def fetchall(self) -> list[Any]:
+        with _explained(cast(_Connection, self.connection).path):
+            return super().fetchall()
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.DatabaseError as error:
+            raise _explain(error, cast(_Connection, self.connection).path) from error
+
+
+@contextmanager
+def _explained(path: Path) -> Generator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: sqlite3.DatabaseError, path: Path) -> Exception:
+    """The error in our words where they help: StoreDamaged, DiskFull; else itself."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # The rest is detail.
+    if code in _DAMAGED:
+        return damaged(path, str(error))
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull("no space is left on the data folder's disk: free some")
+    return error
+
+
+def damaged(path: Path, what: str) -> StoreDamaged:
+    """What to say of a catalog that is damaged."""
+    return StoreDamaged(
+        f"the catalog {path} is damaged ({what}): stop Pageglass, move it away and put it back from"
+        f" a backup; {newest_backup(path.parent)}"
+    )
+
+
 class Database:
     """One open database. Thread-safe."""
 
@@ -198,9 +273,18 @@ class Database:
         self._synced = True
         try:
             where = f"{path.resolve().as_uri()}?mode=ro" if read_only else str(path)
+            if path.exists() and not path.stat().st_size and any(path.parent.glob("originals/*")):
+                # SQLite would take it for a new one, and everything else for nobody's.
+                raise damaged(path, "it is empty")
             self.connection = sqlite3.connect(
-                where, check_same_thread=False, isolation_level=None, uri=read_only, timeout=30
+                where,
+                check_same_thread=False,
+                isolation_level=None,
+                uri=read_only,
+                timeout=30,
+                factory=_Connection,
             )
+            self.connection.path = path
             self.connection.row_factory = sqlite3.Row
             if not read_only:
                 self.connection.execute("PRAGMA journal_mode = WAL")

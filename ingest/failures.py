@@ -38,7 +38,7 @@ def classify(error: BaseException) -> Failure:
         return Failure("outage", str(error))
     if isinstance(error, OSError) and error.errno in _DISK:
         return Failure("outage", _DISK[error.errno])
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, sqlite3.DatabaseError):
         return Failure("outage", f"the catalog cannot be written: {error}")
     if isinstance(error, MemoryError):
         return Failure("transient", "not enough memory: close other programs or use fewer workers")

@@ -34,6 +34,7 @@
     │   ├── FolderInUse         another process owns the data folder
     │   ├── DiskFull            too little room is left to go on safely
     │   ├── IndexMismatch       the index was made by other models or settings
+    │   ├── StoreDamaged        a catalog or an index is lost or damaged
     │   └── StoreUnreachable    the Qdrant server does not answer, or not in time
     ├── ModelError              a model file is missing, damaged or unusable
     │   ├── MissingExtra        a library of an extra is not installed
@@ -330,6 +331,12 @@ class IndexMismatch(StoreError):
 
     code = "index-mismatch"
     status = 409
+
+
+class StoreDamaged(StoreError):
+    """A catalog or an index is lost or damaged."""
+
+    code = "store-damaged"
 
 
 class StoreUnreachable(StoreError):

@@ -1009,6 +1009,9 @@ class StatusModel(_Response):
     jobs: dict[str, int] = Field(description="Jobs by state; dead ones were given up.")
     held: int = Field(description="Removals that wait for a person's word: /deletions.")
     outage: str | None = Field(description="Why nothing can be stored at the moment.")
+    degraded: str | None = Field(
+        default=None, description="What is lost of what the catalog counts on, and what mends it."
+    )
     pages: int
     collections: dict[str, int] = Field(description="Indexed pages by collection.")
     disk_bytes: int
@@ -1037,15 +1040,20 @@ class Readiness(_Response):
     """Whether the server can answer now."""
 
     ready: bool
+    degraded: bool = Field(
+        default=False, description="Whether pages cannot be found, since their vectors are lost."
+    )
     models: ReadyCheck
     store: ReadyCheck
     queue: ReadyCheck
 
     @classmethod
-    def of(cls, *, models: ReadyCheck, store: ReadyCheck, queue: ReadyCheck) -> Readiness:
+    def of(
+        cls, *, models: ReadyCheck, store: ReadyCheck, queue: ReadyCheck, degraded: bool = False
+    ) -> Readiness:
         """Ready where every part is."""
         ready = models.ready and store.ready and queue.ready
-        return cls(ready=ready, models=models, store=store, queue=queue)
+        return cls(ready=ready, degraded=degraded, models=models, store=store, queue=queue)
 
 
 class Version(_Response):

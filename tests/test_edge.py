@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pageglass.errors import IndexMismatch, StoreError
+from pageglass.errors import IndexMismatch, StoreDamaged, StoreError
 from pageglass.types import PageRef
 from retrieval.encoders import Vectors
 from retrieval.index import CollectionSpec, PagePoint, Prefetch, Scope, VectorSpec
@@ -82,10 +82,32 @@ def test_a_damaged_index_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_creation_cut_short_is_begun_again(tmp_path: Path) -> None:
-    (tmp_path / SPEC.name / "shard").mkdir(parents=True)
-    (tmp_path / SPEC.name / "shard" / "rubbish").write_text("x")
+    cut = tmp_path / f".{SPEC.name}.new"
+    (cut / "shard").mkdir(parents=True)
+    (cut / "shard" / "rubbish").write_text("x")
     index = EdgeIndex(tmp_path, SPEC)
     assert index.count() == 0
+    index.close()
+    assert not cut.exists()
+
+
+@pytest.mark.parametrize("manifest", [None, "", "{", "\0" * 9])
+def test_an_index_without_a_readable_manifest_is_refused_and_kept(
+    tmp_path: Path, manifest: str | None
+) -> None:
+    index = EdgeIndex(tmp_path, SPEC)
+    index.upsert([point("d", 3, dense(1, 0, 0, 0))])
+    index.close()
+    path = tmp_path / SPEC.name / "manifest.json"
+    good = path.read_text()
+    path.unlink()
+    if manifest is not None:
+        path.write_text(manifest)
+    with pytest.raises(StoreDamaged, match=r"manifest\.json.*from a backup.*check --repair"):
+        EdgeIndex(tmp_path, SPEC)
+    path.write_text(good)
+    index = EdgeIndex(tmp_path, SPEC)
+    assert found(index) == [PageRef("d", 3)]
     index.close()
 
 

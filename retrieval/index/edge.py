@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pageglass.durable import make_folder, put_in_place
-from pageglass.errors import IndexMismatch, StoreError
+from pageglass.durable import make_folder, put_in_place, sync_folder
+from pageglass.errors import IndexMismatch, StoreDamaged, StoreError
 from pageglass.types import PageRef
 from retrieval.encoders import SparseVector, Vector, Vectors
 from retrieval.index import CollectionSpec, PagePoint, Prefetch, Scope, VectorSpec, point_id
@@ -40,37 +40,22 @@ class EdgeIndex:
         damaged or another process holds it."""
         self.spec = spec
         self.folder = root / spec.name
-        shard, manifest = self.folder / "shard", self.folder / "manifest.json"
-        if manifest.exists():
-            if json.loads(manifest.read_text()) != json.loads(json.dumps(spec.manifest())):
-                raise IndexMismatch(
-                    f"the index {spec.name} was made by other models or settings: ingest the"
-                    " documents into a new data folder, or remove this one's index folder and"
-                    " ingest again"
-                )
-            self._shard = _guarded(
-                lambda: _edge().EdgeShard.load(str(shard), _config(spec)), self.folder
+        if not self.folder.exists():
+            _create(self.folder, spec)
+        if _manifest(self.folder) != json.loads(json.dumps(spec.manifest())):
+            raise IndexMismatch(
+                f"the index {spec.name} was made by other models or settings: ingest the"
+                " documents into a new data folder, or remove this one's index folder and"
+                " ingest again"
             )
-            if any(vector.quantization != "none" for vector in spec.vectors.values()):
-                # The engine compresses only when told to; what is new since then is searched as
-                # it is.
-                _guarded(self._shard.optimize, self.folder)
-        else:
-            # Without a manifest, whatever stands here is a creation cut short.
-            shutil.rmtree(self.folder, ignore_errors=True)
-            make_folder(shard)
-            self._shard = _guarded(
-                lambda: _edge().EdgeShard.create(str(shard), _config(spec)), self.folder
-            )
-            edge = _edge()
-            for field in ("collection", "document_id"):
-                self._shard.update(
-                    edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword)
-                )
-            self._shard.flush()
-            written = manifest.with_suffix(".new")
-            written.write_text(json.dumps(spec.manifest(), indent=1))
-            put_in_place(written, manifest)
+        shard = self.folder / "shard"
+        self._shard = _guarded(
+            lambda: _edge().EdgeShard.load(str(shard), _config(spec)), self.folder
+        )
+        if any(vector.quantization != "none" for vector in spec.vectors.values()):
+            # The engine compresses only when told to; what is new since then is searched as
+            # it is.
+            _guarded(self._shard.optimize, self.folder)
 
     def upsert(self, points: Sequence[PagePoint]) -> None:
         """Write points; a page that is there already is replaced."""
@@ -217,12 +202,63 @@ def _edge() -> Any:
     return qdrant_edge
 
 
-def _guarded(open_shard: Any, path: Path) -> Any:
+def _create(folder: Path, spec: CollectionSpec) -> None:
+    """Make an empty collection beside ``folder`` and move it there: one cut short is no index."""
+    made = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    shard = made / "shard"
+    make_folder(shard)
+    edge = _edge()
+    engine = _guarded(lambda: edge.EdgeShard.create(str(shard), _config(spec)), folder)
+    for field in ("collection", "document_id"):
+        engine.update(
+            edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword)
+        )
+    engine.flush()
+    engine.close()
+    written = made / "manifest.new"
+    written.write_text(json.dumps(spec.manifest(), indent=1))
+    put_in_place(written, made / "manifest.json")
+    made.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _manifest(folder: Path) -> Any:
+    """What the collection was made by; StoreDamaged where that cannot be read.
+
+    Nothing is removed for want of it: the vectors may have taken days.
+    """
+    try:
+        return json.loads((folder / "manifest.json").read_text("utf-8"))
+    except FileNotFoundError:
+        what = "it has no manifest.json"
+    except (OSError, ValueError) as error:
+        what = f"its manifest.json is damaged ({_first_line(error)})"
+    raise _damaged(folder, what)
+
+
+def _damaged(folder: Path, what: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"cannot open the index {folder.name}: {what}. Put {folder} back from a backup, or move it"
+        " away and run `pageglass check --repair`, then `pageglass ingest`: that makes its vectors"
+        " again"
+    )
+
+
+def _guarded(open_shard: Any, folder: Path) -> Any:
     try:
         return open_shard()
-    except Exception as error:  # the engine raises bare exceptions of its own
-        reason = str(error).splitlines()[0]
-        raise StoreError(f"cannot open the index {path.name}: {reason}") from error
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the engine raises bare exceptions of its own, and panics
+        reason = _first_line(error)
+        if "lock" in reason.lower():
+            raise StoreError(f"cannot open the index {folder.name}: {reason}") from error
+        raise _damaged(folder, reason) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _config(spec: CollectionSpec) -> Any:
