@@ -152,7 +152,7 @@ def test_a_catalog_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "catalog.sqlite"
     path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StoreError, match="cannot open the catalog"):
+    with pytest.raises(StoreError, match="is damaged"):
         Database(path)
 
 
