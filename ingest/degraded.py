@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ingest.catalog import Catalog
 from ingest.known_backups import newest_backup
 from pageglass.durable import put_in_place
-from retrieval.index import Index
+
+if TYPE_CHECKING:
+    from retrieval.index import Index
 
 MENDED_BY = "`pageglass check --repair`, then `pageglass ingest`, makes them again"
 

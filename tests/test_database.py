@@ -121,14 +121,14 @@ def test_a_process_killed_while_it_migrates_leaves_the_old_version(tmp_path: Pat
     killed = (
         "import os, signal, sqlite3, sys\n"
         "from pathlib import Path\n"
-        "from ingest.database import Database\n"
-        "class Killed(sqlite3.Connection):\n"
+        "from ingest.database import Database, _Connection\n"
+        "class Killed(_Connection):\n"
         "    def execute(self, sql, *values):\n"
         "        if sql.lstrip().startswith('CREATE INDEX stages_failed'):\n"
         "            os.kill(os.getpid(), signal.SIGKILL)\n"
         "        return super().execute(sql, *values)\n"
         "connect = sqlite3.connect\n"
-        "sqlite3.connect = lambda *a, **k: connect(*a, factory=Killed, **k)\n"
+        "sqlite3.connect = lambda *a, **k: connect(*a, **(k | {'factory': Killed}))\n"
         "Database(Path(sys.argv[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", killed, str(path)], check=False)

@@ -124,7 +124,7 @@ def test_ingest_reports_every_file(remote: RemoteServices, tmp_path: Path) -> No
         "locked.pdf": "failed",
     }
     assert all(r.reason for r in reports.values() if r.outcome == "failed")
-    assert "server.upload_mb" in (reports["big.pdf"].reason or "")
+    assert "larger than 1 MB" in (reports["big.pdf"].reason or "")
     assert "no such file" in (reports["missing.pdf"].reason or "")
     document = reports["crane.pdf"].document
     assert document is not None
