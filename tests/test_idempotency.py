@@ -380,7 +380,7 @@ def test_answers_are_kept_a_day(tmp_path: Path) -> None:
 
 def test_a_file_that_is_none_says_so(tmp_path: Path) -> None:
     (tmp_path / "idempotency.sqlite").write_bytes(b"no database " * 100)
-    with pytest.raises(StoreError, match="cannot open .*idempotency"):
+    with pytest.raises(StoreError, match=r"cannot open .*idempotency"):
         Answers(tmp_path / "idempotency.sqlite")
 
 
