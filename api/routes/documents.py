@@ -297,14 +297,16 @@ def _entity_tag(image: str, *drawn: object) -> str:
 
 
 def _plain_name(filename: str | None) -> str:
-    """An upload's file name as it was written, on one line and without folders.
+    """An upload's file name as it was written, on one line, without folders and characters that
+    show nothing.
 
     Browsers, and most libraries, write a quote and line breaks as %22, %0D and %0A (WHATWG HTML,
     multipart/form-data encoding) and leave a percent sign as it is, so that a name which holds
     those three characters itself cannot be told from one which holds a quote.
     """
     name = _ESCAPED.sub(lambda found: _ESCAPES[found[0].upper()], filename or "")
-    return one_line(PurePosixPath(name.replace("\\", "/")).name)[-255:].strip() or "upload.pdf"
+    name = " ".join(PurePosixPath(name.replace("\\", "/")).name.split())
+    return "".join(filter(str.isprintable, name)).strip()[-255:] or "upload.pdf"
 
 
 _ESCAPES = {"%22": '"', "%0D": " ", "%0A": " "}
