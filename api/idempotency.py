@@ -164,6 +164,9 @@ class Idempotency:
         query = scope["query_string"].decode("latin-1")
         address = f"{scope['method']} {scope['path']}?{query}"
         boundary = _boundary(headers.get("content-type", ""))
+        if boundary == b"":
+            await self._app(scope, receive, send)  # it says that this is no form
+            return
         if boundary is not None:
             await self._form(scope, receive, send, caller, key, address, boundary)
             return
@@ -320,9 +323,10 @@ _DELIMITED = b"\0--\0"
 
 
 def _boundary(content_type: str) -> bytes | None:
-    """The boundary of a form (RFC 2046, 5.1.1); None for what is no form."""
+    """The boundary of a form (RFC 2046, 5.1.1), empty where it has none; None for what is no
+    form."""
     kind, options = parse_options_header(content_type)
-    return options.get(b"boundary") if kind.lower() == b"multipart/form-data" else None
+    return options.get(b"boundary", b"") if kind.lower() == b"multipart/form-data" else None
 
 
 async def _refuse_reused(scope: Scope, receive: Receive, send: Send) -> None:

@@ -409,3 +409,11 @@ def test_another_content_is_another_digest() -> None:
         return form.hexdigest()
 
     assert digest(b"one") != digest(b"two")
+
+
+def test_a_form_without_a_boundary_is_refused_and_not_kept(http: httpx.Client) -> None:
+    headers = {"Idempotency-Key": "boundless", "Content-Type": "multipart/form-data"}
+    for _ in range(2):
+        answer = http.post("/documents", content=b"x" * 3000, headers=headers)
+        assert answer.status_code == 400
+        assert not replayed(answer)

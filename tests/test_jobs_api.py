@@ -241,7 +241,7 @@ def test_a_folder_is_watched_for_a_server_that_comes_and_goes(data: Path, tmp_pa
 
 
 def test_looking_disturbs_nobody_and_needs_nothing(settings: Settings, tmp_path: Path) -> None:
-    with Looking(settings) as looking:
+    with Looking(settings, may_be_new=True) as looking:
         assert looking.status().documents == {}
         assert looking.job_list() == []
     assert not settings.data_dir.exists()
