@@ -236,9 +236,12 @@ def _bubble(program: str, read: Iterable[str], folder: Path | None) -> list[str]
 
 
 def _needed_by(program: str) -> list[str]:
-    """What LibreOffice may read: what is installed on the system, and its own folder."""
-    own = Path(program).resolve().parent.parent  # .../libreoffice/program/soffice
-    return [*_SYSTEM, program, *([str(own)] if len(own.parts) > 2 else [])]
+    """What LibreOffice may read: what is installed on the system, and its installation."""
+    real = Path(program).resolve()
+    own = real.parent.parent  # .../libreoffice/program/soffice
+    # A script that starts it may be in anybody's folder, which must not be opened for that.
+    installed = real.parent.name == "program" and (real.parent / "soffice.bin").is_file()
+    return [*_SYSTEM, program, str(real), *([str(own)] if installed else [])]
 
 
 def _sockets(profile: str) -> list[str]:

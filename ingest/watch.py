@@ -72,8 +72,8 @@ class LeftOut(Counter[tuple[str, str]]):
     """How many files and folders are passed over: by why, and by suffix (or what else they are)."""
 
     def __str__(self) -> str:
-        """In one line, the most frequent first: "12 files (9 .mp4, 3 .txt: not a kind that is
-        taken; 2 folders: hidden, temporary or of a tool)"; "" for none."""
+        """In one line, the most frequent first: "9 .mp4, 3 .txt: not a kind that is taken; 2
+        folder: hidden, temporary or of a tool"; "" for none."""
         reasons: dict[str, list[str]] = {}
         for (why, kind), number in self.most_common():
             reasons.setdefault(why, []).append(f"{number:,} {kind}")

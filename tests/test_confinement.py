@@ -309,3 +309,18 @@ def test_bubblewrap_stands_in_for_landlock(
     pages = pages_of(rtf(tmp_path / "file.rtf", [str(secret.picture)]))
     assert "seen" in pages[0][1]
     assert not any(red for _, _, red in pages)
+
+
+def test_a_script_that_starts_libreoffice_opens_no_folder(tmp_path: Path) -> None:
+    """Else one in ~/bin would open all that is at home."""
+    script = tmp_path / "home" / "bin" / "soffice"
+    script.parent.mkdir(parents=True)
+    script.touch()
+    allowed = [Path(path) for path in office._needed_by(str(script))]
+    assert script in allowed
+    assert not any(path in (*script.parents, tmp_path / "home" / "x") for path in allowed)
+    program = tmp_path / "libreoffice" / "program" / "soffice"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    (program.parent / "soffice.bin").touch()
+    assert str(tmp_path / "libreoffice") in office._needed_by(str(program))
