@@ -786,21 +786,18 @@ class Catalog:
             (old, new),
         )
 
-    def _names(self, id: str) -> tuple[str, ...]:
+    def _files(self, id: str) -> list[tuple[str, str]]:
+        """Name and source of each of a document's files, the first one first."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT name FROM sources WHERE document = ?1 OR next_document = ?1 ORDER BY rowid",
+                "SELECT name, source FROM sources WHERE document = ?1 OR next_document = ?1"
+                " ORDER BY rowid",
                 (id,),
             ).fetchall()
-        return tuple(dict.fromkeys(row["name"] for row in rows))
+        return [(row["name"], row["source"]) for row in rows]
 
-    def _told_apart(self, row: sqlite3.Row) -> str:
+    def _told_apart(self, row: sqlite3.Row, first: str, path: str) -> str:
         """The first name of a document's files, with as many folders as no other has."""
-        (first, path), *_ = self._db.execute(
-            "SELECT name, source FROM sources WHERE document = ?1 OR next_document = ?1"
-            " ORDER BY rowid LIMIT 1",
-            (row["id"],),
-        ).fetchall()
         others = self._db.execute(
             "SELECT source FROM sources WHERE collection = ?1 AND name = ?2 AND source != ?3"
             " AND document != ?4 AND COALESCE(next_document, '') != ?4 LIMIT 100",
@@ -814,7 +811,7 @@ class Catalog:
         return first
 
     def _document(self, row: sqlite3.Row) -> Document:
-        names = self._names(row["id"])
+        files = self._files(row["id"])
         indexed = self._db.execute(
             "SELECT COUNT(*) FROM pages WHERE document = ?", (row["id"],)
         ).fetchone()[0]
@@ -825,8 +822,8 @@ class Catalog:
             id=row["id"],
             collection=row["collection"],
             sha256=row["sha256"],
-            name=row["name"] or (self._told_apart(row) if names else row["id"]),
-            names=names,
+            name=row["name"] or (self._told_apart(row, *files[0]) if files else row["id"]),
+            names=tuple(dict.fromkeys(name for name, _ in files)),
             pages=row["pages"],
             pages_indexed=indexed,
             state=row["state"],
